@@ -1,0 +1,3 @@
+//! The HTTP API: routes, authentication, errors, paging, idempotency, OpenAPI.
+
+pub mod ports;

@@ -1,0 +1,18 @@
+//! What the API asks of the engine, wired by the binary: the two do not know each other.
+
+use std::time::Duration;
+
+/// Live state of the engine of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Live {
+    /// Attempts that run now.
+    pub in_flight: usize,
+    /// Time since the scheduler last went round; `None` while it has not yet.
+    pub since_last_round: Option<Duration>,
+}
+
+/// Live state, for `health`.
+pub trait Pulse: Send + Sync + 'static {
+    /// The state now.
+    fn live(&self) -> Live;
+}

@@ -1,0 +1,1 @@
+//! Load generator, receiver and the raw limit, with figures from one run.

@@ -1,0 +1,1 @@
+//! Turns due deliveries into attempts: scheduler, lanes, retries, retention.

@@ -1,0 +1,70 @@
+//! An application: one customer of the publisher, the unit of fairness.
+
+use crate::{environment::EnvironmentId, id::ApplicationId, time::Timestamp};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+/// What a user may attach to an application or endpoint; at most [`METADATA_BYTES`](crate::limits::METADATA_BYTES) as JSON.
+pub type Metadata = BTreeMap<String, String>;
+
+/// A name that the caller chose for a thing of theirs: 1 to 256 characters of `[a-zA-Z0-9\-_.]`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid(Arc<str>);
+
+impl Uid {
+    /// Reads a uid; `prefix` is the id prefix of the thing's own kind, with which no uid may begin (an id and a uid
+    /// stand in the same place of a path).
+    pub fn parse(text: &str, prefix: &str) -> Option<Self> {
+        let valid = (1..=crate::limits::NAME_BYTES).contains(&text.len())
+            && !text.starts_with(prefix)
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        valid.then(|| Self(text.into()))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Uid {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, formatter)
+    }
+}
+
+/// An id or a uid, as a path names a thing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Ref<I> {
+    /// By the id that this server gave.
+    Id(I),
+    /// By the name that the caller gave.
+    Uid(Uid),
+}
+
+impl<K: crate::id::Kind> Ref<crate::id::Id<K>> {
+    /// Reads a path segment; `None` when it can name nothing of this kind.
+    pub fn parse(text: &str) -> Option<Self> {
+        crate::id::Id::parse(text).map(Self::Id).or_else(|| Uid::parse(text, K::PREFIX).map(Self::Uid))
+    }
+}
+
+/// An application as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// Its id.
+    pub id: ApplicationId,
+    /// The environment that owns it.
+    pub environment: EnvironmentId,
+    /// The caller's own name for it, unique in the environment.
+    pub uid: Option<Uid>,
+    /// Shown to people.
+    pub name: String,
+    /// Messages per second and endpoint; an endpoint's own value wins.
+    pub throttle_rate: Option<u16>,
+    /// The caller's own data.
+    pub metadata: Metadata,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}

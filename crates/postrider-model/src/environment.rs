@@ -1,0 +1,34 @@
+//! An environment: one publisher's space, the security tenant.
+
+use std::{fmt, sync::Arc};
+
+/// `org_…`: not always a KSUID (tokens of other servers carry names such as `org_svix_python_tests`).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EnvironmentId(Arc<str>);
+
+impl EnvironmentId {
+    /// Reads `org_` followed by 1 to 60 letters, digits, `-` or `_`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("org_")?;
+        let valid = (1..=60).contains(&rest.len())
+            && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        valid.then(|| Self(text.into()))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EnvironmentId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EnvironmentId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}

@@ -1,0 +1,108 @@
+//! The OAuth2 settings of an endpoint.
+
+use crate::{limits, url::EndpointUrl};
+use secrecy::SecretString;
+use std::collections::BTreeMap;
+
+/// How the client authenticates at the token endpoint (RFC 6749, section 2.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AuthMethod {
+    /// `Authorization: Basic`, id and secret form-encoded first.
+    ClientSecretBasic,
+    /// In the form body.
+    ClientSecretPost,
+}
+
+/// Everything of an OAuth2 client but its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OAuthSettings {
+    /// How the client authenticates.
+    pub auth_method: AuthMethod,
+    /// The client id.
+    pub client_id: String,
+    /// The token endpoint.
+    pub token_url: EndpointUrl,
+    /// Requested scopes, joined with spaces.
+    pub scopes: Vec<String>,
+    /// Further form fields of the token request.
+    pub extra_params: BTreeMap<String, String>,
+    /// Further headers of the token request.
+    pub extra_headers: BTreeMap<String, String>,
+}
+
+/// An OAuth2 client as it is used: settings, secret, and what tells one version of it from another.
+#[derive(Debug, Clone)]
+pub struct OAuthCredential {
+    /// The settings.
+    pub settings: OAuthSettings,
+    /// The client secret.
+    pub client_secret: SecretString,
+    /// Grows with every change of settings or secret of this endpoint; part of the token cache's key.
+    pub version: u64,
+}
+
+/// Form fields that are ours to set.
+const RESERVED_PARAMS: [&str; 11] = [
+    "grant_type",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+    "scope",
+    "code",
+    "refresh_token",
+    "username",
+    "password",
+    "redirect_uri",
+];
+
+/// A member of the settings that cannot be used, by its wire name, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OAuthRefusal {
+    /// The wire's field name.
+    pub field: &'static str,
+    /// What is wrong, for the caller.
+    pub reason: String,
+}
+
+impl OAuthSettings {
+    /// Checks what can be checked without the network. URL and header rules are those of `url` and `headers`.
+    pub fn check(&self) -> Result<(), OAuthRefusal> {
+        let refuse = |field, reason: String| Err(OAuthRefusal { field, reason });
+        if self.client_id.is_empty() || self.client_id.len() > limits::NAME_BYTES {
+            return refuse("clientId", format!("must have 1 to {} characters", limits::NAME_BYTES));
+        }
+        if self.scopes.len() > limits::OAUTH_SCOPES {
+            return refuse("scopes", format!("at most {} scopes", limits::OAUTH_SCOPES));
+        }
+        // RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
+        let token = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        if self.scopes.iter().any(|scope| scope.is_empty() || scope.len() > limits::NAME_BYTES || !scope.bytes().all(token)) {
+            return refuse("scopes", "a scope is 1 to 256 printable characters without space, quote or backslash".to_owned());
+        }
+        if self.extra_params.len() > limits::OAUTH_EXTRAS {
+            return refuse("extraParams", format!("at most {} parameters", limits::OAUTH_EXTRAS));
+        }
+        for (name, value) in &self.extra_params {
+            if RESERVED_PARAMS.contains(&name.to_ascii_lowercase().as_str()) {
+                return refuse("extraParams", format!("`{name}` is set from the other members and cannot be given here"));
+            }
+            if name.is_empty() || name.len() > limits::NAME_BYTES || value.len() > limits::HEADER_VALUE_BYTES {
+                return refuse("extraParams", "a name has 1 to 256 characters, a value at most 4096".to_owned());
+            }
+        }
+        if self.extra_headers.len() > limits::OAUTH_EXTRAS {
+            return refuse("extraHeaders", format!("at most {} headers", limits::OAUTH_EXTRAS));
+        }
+        for (name, value) in &self.extra_headers {
+            if let Err(refusal) = crate::headers::check(name, value) {
+                return refuse("extraHeaders", refusal.to_string());
+            }
+            // Extra headers are shown when the settings are read, so nothing secret belongs there.
+            if crate::headers::is_sensitive_name(name) {
+                return refuse("extraHeaders", format!("`{name}` carries credentials; use clientSecret instead"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! What happens after an attempt. Pure: the caller brings the jitter and applies its own clock to the wait.
+
+use crate::{limits, outcome::Outcome};
+use std::time::Duration;
+
+/// The waits between attempts by default, from the Standard Webhooks specification: 10 attempts over 75 h 35 min 5 s.
+pub const DEFAULT_WAITS: [Duration; 9] = [
+    Duration::from_secs(5),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 3600),
+    Duration::from_secs(5 * 3600),
+    Duration::from_secs(10 * 3600),
+    Duration::from_secs(14 * 3600),
+    Duration::from_secs(20 * 3600),
+    Duration::from_secs(24 * 3600),
+];
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// A delivery lives at least this long, also with a schedule of milliseconds: `Retry-After` may stretch every wait.
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+
+/// How a delivery is retried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The waits between attempts; a delivery gets one attempt more than there are waits.
+    pub waits: Vec<Duration>,
+    /// Age at which a delivery is no longer attempted; `None` derives it from the waits.
+    pub deadline: Option<Duration>,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { waits: DEFAULT_WAITS.to_vec(), deadline: None }
+    }
+}
+
+impl RetryPolicy {
+    /// Age at which a delivery expires: what was set, else the sum of the waits and a fifth more, at least a day.
+    pub fn deadline(&self) -> Duration {
+        self.deadline.unwrap_or_else(|| {
+            let sum = self.waits.iter().fold(Duration::ZERO, |sum, wait| sum.saturating_add(*wait));
+            sum.saturating_add(sum / 5).max(SHORTEST_DEADLINE)
+        })
+    }
+
+    /// Checks a policy that a user gave: bounded in number, in each wait and in all. The text says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        if self.waits.len() > limits::RETRY_STEPS {
+            return Err(format!("at most {} waits are possible", limits::RETRY_STEPS));
+        }
+        if self.waits.iter().any(|wait| *wait > limits::RETRY_WAIT) {
+            return Err(format!("a single wait can be {} seconds at most", limits::RETRY_WAIT.as_secs()));
+        }
+        if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
+            return Err("the deadline must be longer than zero".to_owned());
+        }
+        if self.deadline() > limits::DELIVERY_AGE {
+            return Err(format!(
+                "the deadline (or the sum of the waits and a fifth) can be {} seconds at most",
+                limits::DELIVERY_AGE.as_secs()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What came back from an attempt, as far as the next step depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The HTTP status, when a status line arrived.
+    pub status: Option<u16>,
+    /// A valid `Retry-After`, as a wait.
+    pub retry_after: Option<Duration>,
+}
+
+/// The decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextStep {
+    /// Nothing more to do.
+    Delivered,
+    /// Once more after this wait.
+    RetryAfter(Duration),
+    /// Never again by itself.
+    GiveUp(GiveUp),
+}
+
+/// Why a delivery failed for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GiveUp {
+    /// The retry schedule is used up.
+    Exhausted,
+    /// Its deadline passed.
+    Expired,
+    /// The endpoint answered 410 Gone; it is disabled too.
+    Gone,
+    /// The process died several times during its attempts.
+    Quarantined,
+}
+
+impl GiveUp {
+    /// Stable name in the API and in stores.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::Expired => "expired",
+            Self::Gone => "gone",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// Back from [`Self::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Exhausted, Self::Expired, Self::Gone, Self::Quarantined].into_iter().find(|reason| reason.name() == name)
+    }
+}
+
+/// Decides what follows an answer.
+///
+/// `number` counts the scheduled attempts of the delivery, this one included (1 for the first). `jitter` in `0.0..=1.0`
+/// adds up to a tenth to the wait, never less than announced. `Retry-After` of 429 and 503 stretches a wait, up to
+/// the larger of twice the step and an hour (a hostile or mistaken header must not stall a delivery for days).
+pub fn next_step(answer: &Answer, number: u32, policy: &RetryPolicy, jitter: f64) -> NextStep {
+    if answer.outcome == Outcome::Succeeded {
+        return NextStep::Delivered;
+    }
+    if answer.status == Some(410) {
+        return NextStep::GiveUp(GiveUp::Gone);
+    }
+    let index = usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
+    let Some(step) = policy.waits.get(index).copied() else {
+        return NextStep::GiveUp(GiveUp::Exhausted);
+    };
+    let asked = match answer.status {
+        Some(429 | 503) => answer.retry_after.unwrap_or_default(),
+        _ => Duration::ZERO,
+    };
+    let wait = step.max(asked.min(step.saturating_mul(2).max(HOUR)));
+    let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.0 };
+    NextStep::RetryAfter(wait.saturating_add(wait.mul_f64(jitter / 10.0)))
+}
+
+/// Reads `Retry-After`: 1 to 9 digits of seconds, or an IMF-fixdate of at most 40 bytes relative to `now_seconds`
+/// (Unix seconds). Anything else (floats, signs, other dates) is no value (`security` 1.8).
+pub fn parse_retry_after(value: &[u8], now_seconds: i64) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
+    if (1..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok().map(Duration::from_secs);
+    }
+    if text.len() > 40 {
+        return None;
+    }
+    let at = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();
+    Some(Duration::from_secs(at.saturating_sub(u64::try_from(now_seconds).unwrap_or(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn answer(outcome: Outcome, status: Option<u16>, retry_after: Option<u64>) -> Answer {
+        Answer { outcome, status, retry_after: retry_after.map(Duration::from_secs) }
+    }
+
+    fn secs(seconds: u64) -> NextStep {
+        NextStep::RetryAfter(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn the_default_schedule_spans_three_days() {
+        assert_eq!(DEFAULT_WAITS.iter().sum::<Duration>(), Duration::from_secs(75 * 3600 + 35 * 60 + 5));
+    }
+
+    #[test]
+    fn each_answer_has_its_next_step() {
+        let policy = RetryPolicy::default();
+        for (given, number, expected) in [
+            (answer(Outcome::Succeeded, Some(204), None), 1, NextStep::Delivered),
+            (answer(Outcome::HttpError, Some(500), None), 1, secs(5)),
+            (answer(Outcome::HttpError, Some(500), None), 2, secs(300)),
+            (answer(Outcome::HttpError, Some(500), None), 9, secs(24 * 3600)),
+            (answer(Outcome::HttpError, Some(500), None), 10, NextStep::GiveUp(GiveUp::Exhausted)),
+            (answer(Outcome::HttpError, Some(410), None), 1, NextStep::GiveUp(GiveUp::Gone)),
+            (answer(Outcome::Dns, None, None), 1, secs(5)),
+            (answer(Outcome::TokenRejected, None, None), 1, secs(5)),
+            // Retry-After: longer than the step counts, shorter does not, too long is cut to max(2 × step, 1 h).
+            (answer(Outcome::HttpError, Some(429), Some(60)), 1, secs(60)),
+            (answer(Outcome::HttpError, Some(503), Some(1)), 1, secs(5)),
+            (answer(Outcome::HttpError, Some(503), Some(999_999_999)), 1, secs(3600)),
+            (answer(Outcome::HttpError, Some(503), Some(999_999_999)), 4, secs(4 * 3600)),
+            (answer(Outcome::HttpError, Some(500), Some(60)), 1, secs(5)),
+        ] {
+            assert_eq!(next_step(&given, number, &policy, 0.0), expected, "{given:?} at attempt {number}");
+        }
+    }
+
+    #[test]
+    fn an_empty_schedule_means_one_attempt() {
+        let policy = RetryPolicy { waits: vec![], deadline: None };
+        let failed = answer(Outcome::Timeout, None, None);
+        assert_eq!(next_step(&failed, 1, &policy, 0.0), NextStep::GiveUp(GiveUp::Exhausted));
+    }
+
+    #[test]
+    fn hostile_retry_after_values_are_no_values() {
+        let now = 1_767_225_600;
+        for text in ["inf", "nan", "1e300", "-1", "99999999999999999999", "1.5", "", "+5", "Wed, 21 Oct 2015 07:28:00 (a (nested) comment)"] {
+            assert_eq!(parse_retry_after(text.as_bytes(), now), None, "{text}");
+        }
+        assert_eq!(parse_retry_after(b"120", now), Some(Duration::from_secs(120)));
+        assert_eq!(parse_retry_after(b"0", now), Some(Duration::ZERO));
+        assert_eq!(parse_retry_after(b"Thu, 01 Jan 2026 00:01:00 GMT", now), Some(Duration::from_secs(60)));
+        assert_eq!(parse_retry_after(b"Wed, 21 Oct 2015 07:28:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(parse_retry_after(&[0xff; 10], now), None);
+    }
+
+    proptest! {
+        #[test]
+        fn jitter_only_adds_and_at_most_a_tenth(jitter in -2.0..3.0_f64, number in 1_u32..10, retry_after in proptest::option::of(0_u64..10_000_000_000)) {
+            let policy = RetryPolicy::default();
+            let given = answer(Outcome::HttpError, Some(503), retry_after);
+            let NextStep::RetryAfter(least) = next_step(&given, number, &policy, 0.0) else { panic!("retried") };
+            let NextStep::RetryAfter(wait) = next_step(&given, number, &policy, jitter) else { panic!("retried") };
+            prop_assert!(wait >= least && wait <= least.mul_f64(1.100_001));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The clock that a store goes by: the system's, plus an offset that tests move.
+
+use postrider_model::time::Timestamp;
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::Notify;
+
+/// Wall-clock time with an offset. One per store; engine and API read the same one.
+#[derive(Debug, Default)]
+pub struct Clock {
+    offset_micros: AtomicI64,
+    moved: Notify,
+}
+
+impl Clock {
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        #[expect(clippy::disallowed_methods, reason = "this is the adapter that everything else reads time through")]
+        let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let micros = i64::try_from(system.as_micros()).unwrap_or(i64::MAX);
+        Timestamp::from_micros(micros.saturating_add(self.offset_micros.load(Ordering::Relaxed)))
+    }
+
+    /// Moves the clock; for tests. Those who sleep wake up and look again.
+    pub fn advance(&self, by: Duration) {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        self.offset_micros.fetch_add(micros, Ordering::Relaxed);
+        self.moved.notify_waiters();
+    }
+
+    /// Returns at `at`, also when the clock is moved there. Wakes at least once a minute to notice a system clock that
+    /// was set.
+    pub async fn sleep_until(&self, at: Timestamp) {
+        loop {
+            // Registered before reading the time, so that a move in between is not missed.
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            let now = self.now();
+            if now >= at {
+                return;
+            }
+            let wait = at.since(now).min(Duration::from_secs(60));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = moved => {}
+            }
+        }
+    }
+}

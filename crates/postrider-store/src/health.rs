@@ -1,0 +1,42 @@
+//! What an operator asks of a store.
+
+use crate::error::StoreError;
+use async_trait::async_trait;
+use postrider_model::time::Timestamp;
+use std::time::Duration;
+
+/// How much work waits. Kept up to date as work comes and goes; reading it costs no query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Pending deliveries, due or not, held ones included.
+    pub pending: u64,
+    /// When the earliest due delivery became due that could be claimed but is not: held ones, leased ones, and those
+    /// behind an endpoint that has as many leases out as the last [`Room`](crate::deliveries::Room) allowed do not count.
+    pub oldest_due: Option<Timestamp>,
+}
+
+/// Times of durable commits since the start.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CommitTimes {
+    /// Commits.
+    pub commits: u64,
+    /// Operations that shared them.
+    pub operations: u64,
+    /// Time spent in commits.
+    pub total: Duration,
+    /// Commits by duration: upper bound in seconds, cumulative count, for a Prometheus histogram.
+    pub buckets: Vec<(f64, u64)>,
+}
+
+/// What an operator asks.
+#[async_trait]
+pub trait Health: Send + Sync + 'static {
+    /// Proves that a write can be made durable now, by making one.
+    async fn check_write(&self) -> Result<(), StoreError>;
+
+    /// How much work waits.
+    async fn backlog(&self) -> Result<Backlog, StoreError>;
+
+    /// Commit times.
+    fn commit_times(&self) -> CommitTimes;
+}

@@ -1,0 +1,60 @@
+//! Pages of lists: by position, never by count.
+
+use postrider_model::time::Timestamp;
+
+/// Direction of a list's natural order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Oldest (or alphabetically first) first.
+    Ascending,
+    /// Newest first.
+    Descending,
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageRequest<C> {
+    /// Items at most, 1 to [`PAGE_MOST`](postrider_model::limits::PAGE_MOST).
+    pub limit: usize,
+    /// The natural order of the items that come back, also when reading backward.
+    pub order: Order,
+    /// Start after this position (before it, when `backward`); `None` starts at the list's end on that side.
+    pub cursor: Option<C>,
+    /// Read towards the start of the list. Items still come back in the natural order.
+    pub backward: bool,
+}
+
+/// Items in natural order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Nothing more follows in the direction of travel.
+    pub done: bool,
+}
+
+impl<T> Page<T> {
+    /// From one row more than the limit, in the order they were read. Backends fetch `limit + 1` rows.
+    pub fn from_rows(mut rows: Vec<T>, limit: usize, backward: bool) -> Self {
+        let done = rows.len() <= limit;
+        rows.truncate(limit);
+        if backward {
+            rows.reverse();
+        }
+        Self { items: rows, done }
+    }
+
+    /// The same page of other items.
+    pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(f).collect(), done: self.done }
+    }
+}
+
+/// A window of time over ids: from the first id of `from` (inclusive) up to the first id of `until` (exclusive).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Window {
+    /// Inclusive, at id resolution (4 ms).
+    pub from: Option<Timestamp>,
+    /// Exclusive, at id resolution.
+    pub until: Option<Timestamp>,
+}

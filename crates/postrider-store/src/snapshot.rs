@@ -1,0 +1,80 @@
+//! Endpoint configuration in memory: one snapshot per application, what messages are matched and sent with.
+
+use postrider_model::{
+    delivery::DeliveryId,
+    endpoint::Endpoint,
+    event_type::EventTypeName,
+    headers::CustomHeaders,
+    id::EndpointId,
+    message::Channel,
+    oauth::OAuthCredential,
+    signature::SigningSecret,
+    time::Timestamp,
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// The endpoints of an application as of one version of its configuration.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Grows with every change below the application; `accept` commits only against the version it matched with.
+    pub version: u64,
+    /// The endpoints, by id.
+    pub endpoints: Vec<Arc<SendSettings>>,
+}
+
+/// An endpoint as it is sent to.
+#[derive(Debug)]
+pub struct SendSettings {
+    /// Its configuration.
+    pub endpoint: Endpoint,
+    /// Its credentials, or why they cannot be opened (for the attempt's detail; never a secret).
+    pub credentials: Result<Credentials, String>,
+}
+
+/// The opened credentials of an endpoint.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The current signing secret and those in overlap.
+    pub signing: Vec<SigningKey>,
+    /// Custom headers.
+    pub headers: CustomHeaders,
+    /// OAuth2.
+    pub oauth: Option<OAuthCredential>,
+}
+
+/// A signing secret and how long it signs.
+pub struct SigningKey {
+    /// The secret.
+    pub secret: SigningSecret,
+    /// `None` for the current one.
+    pub until: Option<Timestamp>,
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SigningKey").field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    /// The enabled endpoints that a message of this type and these channels goes to.
+    pub fn matching<'a>(
+        &'a self,
+        event_type: &'a EventTypeName,
+        channels: &'a BTreeSet<Channel>,
+    ) -> impl Iterator<Item = &'a Arc<SendSettings>> {
+        self.endpoints.iter().filter(move |settings| {
+            settings.endpoint.disabled.is_none() && settings.endpoint.filter.matches(event_type, channels)
+        })
+    }
+
+    /// The endpoint of this id.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<SendSettings>> {
+        self.endpoints.binary_search_by_key(&id, |settings| settings.endpoint.id).ok().map(|at| &self.endpoints[at])
+    }
+}
+
+/// The first delivery of a message to an endpoint.
+pub fn first_delivery(message: postrider_model::id::MessageId, endpoint: EndpointId) -> DeliveryId {
+    DeliveryId { message, endpoint, generation: 0 }
+}

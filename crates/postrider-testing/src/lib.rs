@@ -1,0 +1,1 @@
+//! Development only: a whole server in the test's process, scripted receivers, stub DNS, a clock that can be moved.
