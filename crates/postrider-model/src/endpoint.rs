@@ -78,7 +78,9 @@ impl DisabledReason {
     pub const fn explanation(self) -> &'static str {
         match self {
             Self::Requested => "disabled through the API; set `disabled` to false to enable it",
-            Self::Gone => "the endpoint answered 410 Gone; set `disabled` to false once it takes messages again",
+            Self::Gone => {
+                "the endpoint answered 410 Gone; set `disabled` to false once it takes messages again"
+            }
         }
     }
 }

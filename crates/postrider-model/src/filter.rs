@@ -25,7 +25,10 @@ mod tests {
     use super::*;
 
     fn filter(event_types: &[&str], channels: &[&str]) -> Filter {
-        Filter { event_types: event_types.iter().filter_map(|name| EventTypeName::parse(name)).collect(), channels: set(channels) }
+        Filter {
+            event_types: event_types.iter().filter_map(|name| EventTypeName::parse(name)).collect(),
+            channels: set(channels),
+        }
     }
 
     fn set(channels: &[&str]) -> BTreeSet<Channel> {

@@ -260,7 +260,9 @@ mod tests {
     #[test]
     fn what_is_not_an_id_of_the_kind_is_refused() {
         let id = MessageId::floor(Timestamp::from_micros(1_767_225_600_000_000)).to_string();
-        for text in ["", "msg_", &id[..30], &id.replace("msg_", "app_"), "msg_aWgEPTl1tmebfsQzFP4bxwgy80W", "msg_🦀"] {
+        for text in
+            ["", "msg_", &id[..30], &id.replace("msg_", "app_"), "msg_aWgEPTl1tmebfsQzFP4bxwgy80W", "msg_🦀"]
+        {
             assert_eq!(MessageId::parse(text), None, "{text}");
         }
     }

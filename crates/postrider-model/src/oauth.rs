@@ -77,18 +77,32 @@ impl OAuthSettings {
         }
         // RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
         let token = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-        if self.scopes.iter().any(|scope| scope.is_empty() || scope.len() > limits::NAME_BYTES || !scope.bytes().all(token)) {
-            return refuse("scopes", "a scope is 1 to 256 printable characters without space, quote or backslash".to_owned());
+        if self
+            .scopes
+            .iter()
+            .any(|scope| scope.is_empty() || scope.len() > limits::NAME_BYTES || !scope.bytes().all(token))
+        {
+            return refuse(
+                "scopes",
+                "a scope is 1 to 256 printable characters without space, quote or backslash".to_owned(),
+            );
         }
         if self.extra_params.len() > limits::OAUTH_EXTRAS {
             return refuse("extraParams", format!("at most {} parameters", limits::OAUTH_EXTRAS));
         }
         for (name, value) in &self.extra_params {
             if RESERVED_PARAMS.contains(&name.to_ascii_lowercase().as_str()) {
-                return refuse("extraParams", format!("`{name}` is set from the other members and cannot be given here"));
+                return refuse(
+                    "extraParams",
+                    format!("`{name}` is set from the other members and cannot be given here"),
+                );
             }
-            if name.is_empty() || name.len() > limits::NAME_BYTES || value.len() > limits::HEADER_VALUE_BYTES {
-                return refuse("extraParams", "a name has 1 to 256 characters, a value at most 4096".to_owned());
+            if name.is_empty() || name.len() > limits::NAME_BYTES || value.len() > limits::HEADER_VALUE_BYTES
+            {
+                return refuse(
+                    "extraParams",
+                    "a name has 1 to 256 characters, a value at most 4096".to_owned(),
+                );
             }
         }
         if self.extra_headers.len() > limits::OAUTH_EXTRAS {
@@ -100,7 +114,10 @@ impl OAuthSettings {
             }
             // Extra headers are shown when the settings are read, so nothing secret belongs there.
             if crate::headers::is_sensitive_name(name) {
-                return refuse("extraHeaders", format!("`{name}` carries credentials; use clientSecret instead"));
+                return refuse(
+                    "extraHeaders",
+                    format!("`{name}` carries credentials; use clientSecret instead"),
+                );
             }
         }
         Ok(())

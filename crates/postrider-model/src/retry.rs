@@ -113,7 +113,9 @@ impl GiveUp {
 
     /// Back from [`Self::name`].
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Exhausted, Self::Expired, Self::Gone, Self::Quarantined].into_iter().find(|reason| reason.name() == name)
+        [Self::Exhausted, Self::Expired, Self::Gone, Self::Quarantined]
+            .into_iter()
+            .find(|reason| reason.name() == name)
     }
 }
 
@@ -207,7 +209,17 @@ mod tests {
     #[test]
     fn hostile_retry_after_values_are_no_values() {
         let now = 1_767_225_600;
-        for text in ["inf", "nan", "1e300", "-1", "99999999999999999999", "1.5", "", "+5", "Wed, 21 Oct 2015 07:28:00 (a (nested) comment)"] {
+        for text in [
+            "inf",
+            "nan",
+            "1e300",
+            "-1",
+            "99999999999999999999",
+            "1.5",
+            "",
+            "+5",
+            "Wed, 21 Oct 2015 07:28:00 (a (nested) comment)",
+        ] {
             assert_eq!(parse_retry_after(text.as_bytes(), now), None, "{text}");
         }
         assert_eq!(parse_retry_after(b"120", now), Some(Duration::from_secs(120)));

@@ -50,10 +50,8 @@ impl Timestamp {
 
     /// RFC 3339 in UTC with six decimals, the one form of this API: `2026-01-01T00:00:00.000000Z`.
     pub fn to_rfc3339(self) -> String {
-        jiff::Timestamp::from_microsecond(self.0).map_or_else(
-            |_| String::from("1970-01-01T00:00:00.000000Z"),
-            |instant| format!("{instant:.6}"),
-        )
+        jiff::Timestamp::from_microsecond(self.0)
+            .map_or_else(|_| String::from("1970-01-01T00:00:00.000000Z"), |instant| format!("{instant:.6}"))
     }
 
     /// Reads RFC 3339, with `T` or a space (and a `+` that a query string turned into a space), and the form
