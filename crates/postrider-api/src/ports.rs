@@ -1,4 +1,4 @@
-//! What the API asks of the engine, wired by the binary: the two do not know each other.
+//! What the API asks of the engine and of the binary, wired there: they do not know each other.
 
 use std::time::Duration;
 
@@ -15,4 +15,11 @@ pub struct Live {
 pub trait Pulse: Send + Sync + 'static {
     /// The state now.
     fn live(&self) -> Live;
+}
+
+/// The metrics of this node, for `/metrics`.
+#[async_trait::async_trait]
+pub trait Metrics: Send + Sync + 'static {
+    /// All metrics in the OpenMetrics text format.
+    async fn render(&self) -> String;
 }

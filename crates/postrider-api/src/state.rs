@@ -1,0 +1,36 @@
+//! What handlers work with, brought by the binary.
+
+use crate::{
+    auth::{Failures, KnownEnvironments},
+    config::Config,
+    ports::{Metrics, Pulse},
+};
+use postrider_store::Store;
+use std::sync::Arc;
+
+/// What handlers work with; cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Durable state.
+    pub store: Arc<dyn Store>,
+    /// Live state of the engine of this node.
+    pub pulse: Arc<dyn Pulse>,
+    /// The metrics of this node.
+    pub metrics: Arc<dyn Metrics>,
+    /// Settings.
+    pub config: Arc<Config>,
+    pub(crate) failures: Arc<Failures>,
+    pub(crate) known_environments: Arc<KnownEnvironments>,
+}
+
+impl ApiState {
+    /// From the parts that the binary brings.
+    pub fn new(
+        store: Arc<dyn Store>,
+        pulse: Arc<dyn Pulse>,
+        metrics: Arc<dyn Metrics>,
+        config: Arc<Config>,
+    ) -> Self {
+        Self { store, pulse, metrics, config, failures: Arc::default(), known_environments: Arc::default() }
+    }
+}

@@ -1,0 +1,143 @@
+//! What every request passes on its way in and out: spelling of the path, host names, time, panics, CORS, and JSON for
+//! whatever finds no handler.
+
+use crate::{error::ApiError, state::ApiState};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use http::{Uri, header, uri::PathAndQuery};
+use std::{any::Any, time::Duration};
+use tower::util::MapRequest;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowHeaders, Any as AnyOrigin, CorsLayer},
+};
+
+/// A handler has answered after this time, reading the body included.
+const HANDLER_TIME: Duration = Duration::from_secs(35);
+/// How long browsers may remember a CORS answer.
+const CORS_AGE: Duration = Duration::from_secs(600);
+
+/// Puts the routes behind everything that is the same for all of them.
+pub fn wrap(routes: Router<ApiState>, state: ApiState) -> Router {
+    let routes: Router = routes
+        .fallback(async || ApiError::entity_not_found())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .with_state(state.clone());
+    // Paths are respelled before routing, so the routes stand behind a router that has none.
+    Router::new()
+        .fallback_service(MapRequest::new(routes, without_trailing_slash))
+        .layer(from_fn(in_time))
+        .layer(from_fn_with_state(state, under_our_name))
+        .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(cors())
+}
+
+fn cors() -> CorsLayer {
+    // Bearer tokens only and no cookies, so any page may call (`api-compat` 1.4).
+    CorsLayer::new()
+        .allow_origin(AnyOrigin)
+        .allow_methods(AnyOrigin)
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(CORS_AGE)
+}
+
+/// `/api/v1/app/` is `/api/v1/app`: clients write both, and none follows a redirect with its body.
+fn without_trailing_slash(mut request: Request<Body>) -> Request<Body> {
+    let path = request.uri().path();
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() == path.len() || trimmed.is_empty() {
+        return request;
+    }
+    let target = match request.uri().query() {
+        Some(query) => format!("{trimmed}?{query}"),
+        None => trimmed.to_owned(),
+    };
+    let mut parts = request.uri().clone().into_parts();
+    if let Ok(target) = PathAndQuery::try_from(target) {
+        parts.path_and_query = Some(target);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(HANDLER_TIME, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            ApiError::unavailable("The server took too long; whether anything was done is not known, ask again with the same idempotency key.", Duration::from_secs(1))
+                .into_response()
+        }
+    }
+}
+
+async fn under_our_name(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let names = &state.config.public_hosts;
+    let path = request.uri().path();
+    let any_name = names.is_empty() || path.starts_with("/api/v1/health") || path == "/metrics";
+    if !any_name
+        && !host(&request).is_some_and(|host| names.iter().any(|name| name.eq_ignore_ascii_case(host)))
+    {
+        return ApiError::misdirected().into_response();
+    }
+    next.run(request).await
+}
+
+/// The name that the request was sent to, without its port.
+fn host(request: &Request) -> Option<&str> {
+    if let Some(host) = request.uri().host() {
+        return Some(host);
+    }
+    let value = request.headers().get(header::HOST)?.to_str().ok()?;
+    let end = value.rfind(':').filter(|at| !value[*at..].contains(']')).unwrap_or(value.len());
+    Some(&value[..end])
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the layer's")]
+fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message");
+    ApiError::internal(&format_args!("panic: {text}")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailing_slashes_are_dropped_without_touching_the_query() {
+        for (given, expected) in [
+            ("/a/b/?x=/", "/a/b?x=/"),
+            ("/a//", "/a"),
+            ("/", "/"),
+            ("//", "//"),
+            ("/a", "/a"),
+            ("/a%2F", "/a%2F"),
+        ] {
+            let request = Request::builder().uri(given).body(Body::empty()).unwrap();
+            assert_eq!(without_trailing_slash(request).uri().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn the_host_is_read_without_its_port() {
+        for (given, expected) in [
+            ("a.example:8071", "a.example"),
+            ("a.example", "a.example"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
+            let request = Request::builder().uri("/").header("host", given).body(Body::empty()).unwrap();
+            assert_eq!(host(&request), Some(expected));
+        }
+    }
+}
