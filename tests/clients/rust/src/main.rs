@@ -77,7 +77,6 @@ async fn until<T, F: Future<Output = Result<Option<T>>>>(
     what: &str,
     mut ask: impl FnMut() -> F,
 ) -> Result<T> {
-    #[expect(clippy::disallowed_methods, reason = "a test's patience")]
     let started = Instant::now();
     while started.elapsed() < WAIT {
         if let Some(answer) = ask().await? {
