@@ -188,6 +188,11 @@ impl ApiError {
         )
     }
 
+    /// 504: what was asked for is stored, but its result did not come in time.
+    pub fn no_result_yet(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::coded(StatusCode::GATEWAY_TIMEOUT, code, detail)
+    }
+
     /// 503: ask again.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
         let mut error = Self::coded(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);

@@ -12,7 +12,10 @@ use bytes::{Bytes, BytesMut};
 use http::header;
 use http_body_util::BodyExt;
 use postrider_model::{limits, payload};
-use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor},
+};
 use serde_json::error::Category;
 use serde_path_to_error::Segment;
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -108,7 +111,7 @@ async fn drain(body: &mut Body) {
 
 /// Reads one JSON value. Unknown members are ignored; a member given twice, a second value and excessive nesting are
 /// refused. Messages name the place and what is expected, never what was sent: it may be a secret.
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+pub fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     if payload::check_depth(bytes).is_err() {
         return Err(Problem::json(vec![], format!("nested deeper than {} levels", limits::JSON_DEPTH)).into());
     }
@@ -118,6 +121,10 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if text.trim_ascii().is_empty() {
         return Err(Problem::json(vec![], "the body is empty: send a JSON object").into());
     }
+    if let Ok(value) = serde_json::from_str(text) {
+        return Ok(value);
+    }
+    // Once more, keeping track of where it goes wrong: too dear for every request.
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| problem(&error))?;
     json.end().map_err(|error| {
@@ -170,7 +177,7 @@ fn problem(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
 pub fn unique<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
 where
     D: Deserializer<'de>,
-    V: serde::Deserialize<'de>,
+    V: Deserialize<'de>,
 {
     deserializer.deserialize_map(UniqueVisitor(std::marker::PhantomData))
 }
@@ -179,18 +186,18 @@ where
 pub fn unique_or_null<'de, D, V>(deserializer: D) -> Result<Option<BTreeMap<String, V>>, D::Error>
 where
     D: Deserializer<'de>,
-    V: serde::Deserialize<'de>,
+    V: Deserialize<'de>,
 {
     #[derive(serde::Deserialize)]
     #[serde(bound = "V: serde::Deserialize<'de>")]
     struct Unique<V>(#[serde(deserialize_with = "unique")] BTreeMap<String, V>);
-    let map: Option<Unique<V>> = serde::Deserialize::deserialize(deserializer)?;
+    let map: Option<Unique<V>> = Deserialize::deserialize(deserializer)?;
     Ok(map.map(|map| map.0))
 }
 
 struct UniqueVisitor<V>(std::marker::PhantomData<V>);
 
-impl<'de, V: serde::Deserialize<'de>> Visitor<'de> for UniqueVisitor<V> {
+impl<'de, V: Deserialize<'de>> Visitor<'de> for UniqueVisitor<V> {
     type Value = BTreeMap<String, V>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
