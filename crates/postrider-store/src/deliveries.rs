@@ -5,7 +5,7 @@
 
 use crate::{
     endpoints::AppScope,
-    error::{StoreError, WriteError},
+    error::StoreError,
     idempotency::{Created, IdempotencyKey},
     messages::MessageFilter,
     page::{Page, PageRequest},
@@ -147,6 +147,9 @@ pub enum ResendError {
 pub trait Deliveries: Send + Sync + 'static {
     /// Takes due deliveries of enabled endpoints, no more than there is room for, fair over endpoints: an endpoint with
     /// a long backlog does not keep another's first delivery waiting. Empty while results cannot be stored.
+    ///
+    /// What an earlier call made due is found: an accepted message, a resend, a re-enabled endpoint. A delivery is not
+    /// handed out again until its lease is recorded or released.
     async fn claim(&self, room: &Room) -> Result<Claimed, StoreError>;
 
     /// Notified when something may have become claimable before the last answer's `next_due`: a hint, losing it costs
@@ -161,15 +164,17 @@ pub trait Deliveries: Send + Sync + 'static {
     /// Stores attempts and their deliveries' new states in one commit, shared with other callers. One result per item.
     ///
     /// [`NextStep::Delivered`] of a manual delivery settles pending ones of the same message and endpoint too.
-    /// `RetryAfter` beyond the deadline becomes `Failed(Expired)`. `GiveUp(Gone)` disables the endpoint in the same
-    /// commit. A delivery cancelled meanwhile keeps its state; the attempt is stored all the same.
+    /// `RetryAfter` beyond the deadline becomes `Failed(Expired)`: the age of the endpoint's retry policy, counted from
+    /// when the delivery was first due. `RetryAfter` of a manual delivery becomes `Failed(Exhausted)`. `GiveUp(Gone)`
+    /// disables the endpoint in the same commit. A delivery cancelled or settled meanwhile keeps its state; the attempt
+    /// is stored all the same, and `Stored` tells the state that it keeps. A lease is good for one record.
     async fn record(&self, records: Vec<AttemptRecord>) -> Vec<Result<Recorded, StoreError>>;
 
-    /// Gives leases back without an attempt; the deliveries are due as before.
+    /// Gives leases back without an attempt; the deliveries are due as before. Lost leases are passed over.
     async fn release(&self, leases: Vec<Lease>) -> Result<(), StoreError>;
 
-    /// Makes a manual delivery of a message to an endpoint, due now: one attempt, no retries. A disabled endpoint holds
-    /// it.
+    /// Makes a manual delivery of a message to an endpoint, due now: one attempt, no retries, whether or not the
+    /// message ever went there and however that ended. A disabled endpoint holds it.
     async fn resend(
         &self,
         scope: &AppScope,

@@ -117,7 +117,8 @@ pub trait Endpoints: Send + Sync + 'static {
         page: PageRequest<EndpointId>,
     ) -> Result<Page<Endpoint>, StoreError>;
 
-    /// Replaces every field if the endpoint still has version `from`. Re-enabling makes held deliveries claimable.
+    /// Replaces every field if the endpoint still has version `from`, else [`WriteError::Stale`]. Re-enabling makes held
+    /// deliveries claimable. An endpoint that was disabled and stays so keeps its reason and since when.
     async fn replace_endpoint(
         &self,
         scope: &AppScope,
@@ -160,6 +161,7 @@ pub trait Endpoints: Send + Sync + 'static {
     async fn oauth(&self, scope: &AppScope, id: EndpointId) -> Result<Option<OAuthSettings>, StoreError>;
 
     /// Sets or (`None`) removes the OAuth2 configuration, if the endpoint still has version `from`.
+    /// [`WriteError::Missing`] when the stored secret is to be kept and there is none.
     async fn replace_oauth(
         &self,
         scope: &AppScope,

@@ -81,7 +81,9 @@ pub trait Messages: Send + Sync + 'static {
     /// Accepts messages, each with its idempotency record and one delivery per matching endpoint in one durable commit
     /// that concurrent callers share. One result per item, in their order.
     ///
-    /// [`WriteError::Taken`]: the event id is in use. [`WriteError::Missing`]: no such application or endpoint.
+    /// [`WriteError::Taken`]: the event id is in use. [`WriteError::Missing`]: no such application or endpoint. A refused
+    /// item leaves no idempotency record. A repeated key is looked at before anything else, so a replay is no conflict;
+    /// once its lifetime is over it is a new key, whether or not its record is still there.
     async fn accept(&self, messages: Vec<NewMessage>) -> Vec<Result<Accepted, WriteError>>;
 
     /// The message of this id or event id.

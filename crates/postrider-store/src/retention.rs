@@ -1,4 +1,5 @@
-//! Retention: old records go, in small batches, and nothing that is pending is touched.
+//! Retention: old records go, in small batches, and nothing that is pending is touched, except that what a disabled
+//! endpoint holds beyond its deadline expires.
 
 use crate::error::StoreError;
 use async_trait::async_trait;
@@ -32,5 +33,9 @@ pub struct Expired {
 #[async_trait]
 pub trait Retention: Send + Sync + 'static {
     /// Deletes at most `batch` records of each kind. Costs next to nothing when there is nothing to delete.
+    ///
+    /// A payload past its own expiry stays while a delivery of its message is pending. Held deliveries (those of a
+    /// disabled endpoint) past their deadline become `Failed(Expired)` here, counted in no field: nobody claims them, and
+    /// else they would keep their message for ever.
     async fn expire(&self, cutoffs: Cutoffs, batch: usize) -> Result<Expired, StoreError>;
 }
