@@ -1,1 +1,0 @@
-//! Load generator, receiver and the raw limit, with figures from one run.
