@@ -46,7 +46,9 @@ impl Server {
                 let found = after(&line, "http://", |c| c.is_ascii_digit() || matches!(c, '.' | ':'));
                 address = address.or_else(|| found.and_then(|text| text.parse::<SocketAddr>().ok()));
                 let found = after(&line, "prk_", |c| c.is_ascii_alphanumeric() || c == '_');
-                token = token.or_else(|| found.map(|text| format!("prk_{text}")));
+                if let (None, Some(text)) = (&token, found) {
+                    token = Some(format!("prk_{text}"));
+                }
                 if address.is_some() && token.is_some() {
                     break;
                 }
