@@ -1,1 +1,146 @@
-//! Turns due deliveries into attempts: scheduler, lanes, retries, retention.
+//! Turns due deliveries into attempts: it knows neither HTTP routes nor SQL.
+//!
+//! The cast, in the order in which a delivery meets it:
+//! - `scheduler`: the loop that claims due deliveries, only as many as can start now, and waits for the next reason to;
+//! - `lanes`: who runs: the bounds in all, for one endpoint and for slow endpoints, and which leases are out;
+//! - `dispatch`: one claimed delivery from its claim to its record, in a task of its own that survives a panic;
+//! - `attempt`: one attempt as a list of steps: `request` builds and signs, `authorisation` has the access token,
+//!   `redaction` keeps secrets out of the history, `verdict` decides what follows;
+//! - `recorder`: keeps the result until the store has it;
+//! - `retention`: deletes what is too old, in small batches;
+//! - `supervise` and `backoff`: a loop that fails goes on, at a bounded pace;
+//! - [`Config`] and [`Metrics`]: what an operator sets and sees.
+//!
+//! Guaranteed: nothing is sent that could not be claimed durably, nothing is forgotten that was sent (the result is kept
+//! until it is stored, or the delivery is repeated), no endpoint can take the room of the others, and no failure of the
+//! store or of a delivery ends a loop. The state that matters lives in the store; everything here may be lost.
+
+mod attempt;
+mod authorisation;
+mod backoff;
+mod config;
+mod dispatch;
+mod lanes;
+mod metrics;
+mod recorder;
+mod redaction;
+mod request;
+mod retention;
+#[cfg(test)]
+mod samples;
+mod scheduler;
+mod supervise;
+mod verdict;
+
+pub use config::{Config, RetentionConfig};
+pub use metrics::Metrics;
+
+use dispatch::Dispatch;
+use futures_util::FutureExt;
+use lanes::Lanes;
+use postrider_outbound::Outbound;
+use postrider_store::Store;
+use scheduler::{Pulse, Scheduler};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::OnceCell;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What a drain allows beyond an attempt's own deadline, to store the last results.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
+/// What a drain waits for the store to take back leases: it may be the reason why the drain took so long.
+const RELEASE_TIME: Duration = Duration::from_secs(1);
+
+/// Live state of this node's engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Live {
+    /// Deliveries that are claimed and not yet recorded.
+    pub in_flight: usize,
+    /// Time since the scheduler last went round; `None` while it has not yet. Idle, it goes round every few seconds:
+    /// half a minute without one means that nothing is being claimed.
+    pub since_last_round: Option<Duration>,
+}
+
+/// The running engine. Dropping it stops nothing: [`drain`](Self::drain) does.
+pub struct Engine {
+    store: Arc<dyn Store>,
+    lanes: Arc<Lanes>,
+    pulse: Arc<Pulse>,
+    tasks: TaskTracker,
+    stop: Stop,
+    drain_time: Duration,
+    drained: OnceCell<()>,
+}
+
+/// The two ways of ending: claim no more, and leave everything at once.
+#[derive(Debug, Clone, Default)]
+struct Stop {
+    draining: CancellationToken,
+    abandoned: CancellationToken,
+}
+
+impl Engine {
+    /// Starts scheduler and retention on the current tokio runtime. `config` must have passed [`Config::check`].
+    pub fn start(store: Arc<dyn Store>, outbound: Outbound, config: Config, metrics: Metrics) -> Self {
+        let stop = Stop::default();
+        let tasks = TaskTracker::new();
+        let lanes = Arc::new(Lanes::new(config.lane_limits(), metrics.clone()));
+        let pulse = Arc::new(Pulse::default());
+        let drain_time = config.total_deadline() + DRAIN_GRACE;
+        let retention = config.retention.clone();
+        let dispatch = Dispatch::new(Arc::clone(&store), outbound, config, metrics.clone(), stop.clone());
+
+        let scheduler = Arc::new(Scheduler {
+            store: Arc::clone(&store),
+            lanes: Arc::clone(&lanes),
+            dispatch: Arc::new(dispatch),
+            pulse: Arc::clone(&pulse),
+            tasks: tasks.clone(),
+            draining: stop.draining.clone(),
+            metrics: metrics.clone(),
+        });
+        let scheduling = move || Arc::clone(&scheduler).run();
+        tasks.spawn(supervise::supervise("scheduler", stop.draining.clone(), metrics.clone(), scheduling));
+
+        let (swept, draining) = (Arc::clone(&store), stop.draining.clone());
+        let counted = metrics.clone();
+        let sweeping = move || {
+            let sweeps = retention::run(Arc::clone(&swept), retention.clone(), counted.clone());
+            draining.clone().run_until_cancelled_owned(sweeps).map(drop)
+        };
+        tasks.spawn(supervise::supervise("retention", stop.draining.clone(), metrics, sweeping));
+
+        Self { store, lanes, pulse, tasks, stop, drain_time, drained: OnceCell::new() }
+    }
+
+    /// Live state, for `health`.
+    pub fn live(&self) -> Live {
+        Live { in_flight: self.lanes.in_flight(), since_last_round: self.pulse.since_last() }
+    }
+
+    /// Stops claiming, lets running attempts finish and be recorded, and gives back the rest as due. Ends within the
+    /// attempts' total deadline and a few seconds. Calls after the first wait for the same drain.
+    pub async fn drain(&self) {
+        self.drained.get_or_init(|| self.drain_once()).await;
+    }
+
+    async fn drain_once(&self) {
+        self.stop.draining.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.drain_time, self.tasks.wait()).await.is_ok() {
+            return;
+        }
+        let leases = self.lanes.leases();
+        tracing::warn!(
+            deliveries = leases.len(),
+            "drain ran out of time: these deliveries will be attempted again"
+        );
+        self.stop.abandoned.cancel();
+        match tokio::time::timeout(RELEASE_TIME, self.store.release(leases)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "leases could not be given back; they end by themselves");
+            }
+            Err(_) => tracing::warn!("leases could not be given back in time; they end by themselves"),
+        }
+    }
+}

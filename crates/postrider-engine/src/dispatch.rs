@@ -1,0 +1,116 @@
+//! One claimed delivery, from its claim to its record: in a task of its own, so that it waits for no other, and with
+//! what may go wrong around an attempt (a panic, a suspect, a drain) handled in one place.
+
+use crate::{
+    Stop,
+    attempt::{Attempts, Ended},
+    config::Config,
+    lanes::Place,
+    metrics::Metrics,
+    recorder::Recorder,
+};
+use futures_util::FutureExt;
+use postrider_outbound::Outbound;
+use postrider_store::{Store, deliveries::ClaimedDelivery};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// A delivery during whose attempts the process died this often runs alone among its kind, so that the next death names
+/// the culprit. Not from the first on: an innocent `kill -9` costs nothing.
+const SUSPECT_DEATHS: u32 = 2;
+/// How long a delivery that was not wanted keeps its lease, so that one that is due again at once cannot spin.
+const RELEASE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a claimed delivery needs on its way.
+pub(crate) struct Dispatch {
+    store: Arc<dyn Store>,
+    attempts: Attempts,
+    recorder: Recorder,
+    suspects: Semaphore,
+    metrics: Metrics,
+    stop: Stop,
+}
+
+impl Dispatch {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        outbound: Outbound,
+        config: Config,
+        metrics: Metrics,
+        stop: Stop,
+    ) -> Self {
+        Self {
+            attempts: Attempts::new(Arc::clone(&store), outbound, config),
+            recorder: Recorder::new(Arc::clone(&store), metrics.clone()),
+            suspects: Semaphore::new(1),
+            store,
+            metrics,
+            stop,
+        }
+    }
+
+    /// Results wait for the store: whoever claims more would send what cannot be recorded.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.recorder.is_stuck()
+    }
+
+    /// Brings a delivery to its end on this node, and frees its place.
+    pub(crate) async fn bring(self: Arc<Self>, claimed: ClaimedDelivery, mut place: Place) {
+        tokio::select! {
+            biased;
+            () = self.stop.abandoned.cancelled() => {}
+            () = self.work(&claimed, &mut place) => {}
+        }
+    }
+
+    async fn work(&self, claimed: &ClaimedDelivery, place: &mut Place) {
+        let Some(_turn) = self.turn(claimed).await else {
+            return self.release(claimed).await;
+        };
+        match self.attempt(claimed).await {
+            Ended::Attempted(record) => {
+                self.metrics.attempt_ended(record.attempt.outcome, record.attempt.duration);
+                place.took(record.attempt.duration);
+                self.recorder.store(*record).await;
+            }
+            Ended::NotWanted => {
+                let _ = tokio::time::timeout(RELEASE_PAUSE, self.stop.draining.cancelled()).await;
+                self.release(claimed).await;
+            }
+            Ended::LeaseLost => {}
+        }
+    }
+
+    /// Waits until the delivery may begin: suspects one at a time, everything else at once, and nothing in a drain.
+    async fn turn(&self, claimed: &ClaimedDelivery) -> Option<Option<SemaphorePermit<'_>>> {
+        if self.stop.draining.is_cancelled() {
+            return None;
+        }
+        if claimed.deaths < SUSPECT_DEATHS {
+            return Some(None);
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.draining.cancelled() => None,
+            permit = self.suspects.acquire() => permit.ok().map(Some),
+        }
+    }
+
+    /// The attempt; a panic in it is a failed attempt that its owner can see, retried by the schedule.
+    async fn attempt(&self, claimed: &ClaimedDelivery) -> Ended {
+        let run = self.attempts.begin();
+        self.metrics.attempt_started(run.lag(claimed));
+        let attempt = AssertUnwindSafe(self.attempts.run(claimed, &run));
+        attempt.catch_unwind().await.unwrap_or_else(|_| {
+            self.metrics.panics.inc();
+            Ended::Attempted(Box::new(self.attempts.defect(claimed, &run)))
+        })
+    }
+
+    async fn release(&self, claimed: &ClaimedDelivery) {
+        if let Err(error) = self.store.release(vec![claimed.lease]).await {
+            let delivery = &claimed.lease.delivery;
+            tracing::warn!(message.id = %delivery.message, endpoint.id = %delivery.endpoint, %error, "a lease could not be given back");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Keeps the result of an attempt until the store has it. What waits here is bounded by what is in flight, because
+//! nothing is claimed while the store cannot take results.
+
+use crate::{backoff::Backoff, metrics::Metrics};
+use postrider_store::{
+    Store, StoreError,
+    deliveries::{AttemptRecord, Recorded},
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Brings results to the store.
+pub(crate) struct Recorder {
+    store: Arc<dyn Store>,
+    metrics: Metrics,
+    /// Results that wait because the store takes none at present.
+    stuck: AtomicUsize,
+}
+
+/// A result that could not be stored yet; counted while it exists.
+struct Unstored<'a> {
+    recorder: &'a Recorder,
+    /// The store takes no results at all, as opposed to not this one.
+    outage: bool,
+}
+
+impl Recorder {
+    pub(crate) fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
+        Self { store, metrics, stuck: AtomicUsize::new(0) }
+    }
+
+    /// The store takes no results at present.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns once the store has the result, however long that takes. The lease stays out until then, so that a result
+    /// that cannot be stored never makes the request go out again while this process lives.
+    pub(crate) async fn store(&self, record: AttemptRecord) {
+        let mut backoff = Backoff::default();
+        let mut unstored = None;
+        loop {
+            let error = match self.store.record(vec![record.clone()]).await.pop() {
+                Some(Ok(Recorded::Stored(_))) => return,
+                Some(Ok(Recorded::Superseded)) => return self.superseded(&record),
+                Some(Err(error)) => error,
+                None => {
+                    StoreError::Internal { detail: "the store returned no result for a record".to_owned() }
+                }
+            };
+            // In this order: the earlier mark ends only once the new one counts.
+            let still = self.unstored(&record, &error, backoff.is_first());
+            drop(unstored.replace(still));
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    fn superseded(&self, record: &AttemptRecord) {
+        self.metrics.superseded_results.inc();
+        let delivery = &record.lease.delivery;
+        tracing::warn!(
+            message.id = %delivery.message, endpoint.id = %delivery.endpoint, attempt.number = record.attempt.number,
+            "a result came after its lease was lost and is dropped"
+        );
+    }
+
+    fn unstored(&self, record: &AttemptRecord, error: &StoreError, first: bool) -> Unstored<'_> {
+        let outage = matches!(error, StoreError::Unavailable { .. } | StoreError::Full { .. });
+        self.metrics.unstored_results.inc();
+        if outage && self.stuck.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::error!(%error, "results cannot be stored: deliveries wait until they can");
+        }
+        if !outage && first {
+            let delivery = &record.lease.delivery;
+            tracing::error!(
+                message.id = %delivery.message, endpoint.id = %delivery.endpoint, attempt.number = record.attempt.number,
+                %error, "a result cannot be stored; it is tried again, other deliveries go on"
+            );
+        }
+        Unstored { recorder: self, outage }
+    }
+}
+
+impl Drop for Unstored<'_> {
+    fn drop(&mut self) {
+        self.recorder.metrics.unstored_results.dec();
+        if self.outage && self.recorder.stuck.fetch_sub(1, Ordering::Relaxed) == 1 {
+            tracing::info!("results can be stored again: deliveries go on");
+        }
+    }
+}
