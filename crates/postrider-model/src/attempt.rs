@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long each phase of a request took; `None` when it did not happen (a reused connection has no DNS phase).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Phases {
-    /// Getting an OAuth2 access token; `None` when none was needed, (near) zero when it was cached.
+    /// Getting an `OAuth2` access token; `None` when none was needed, (near) zero when it was cached.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub token: Option<Duration>,
     /// Resolving the host name.

@@ -40,7 +40,7 @@ pub const HEADERS_BYTES: usize = 16 * 1024;
 /// Previous signing secrets that still sign during their overlap.
 pub const PREVIOUS_SECRETS: usize = 10;
 /// Longest overlap of a rotated signing secret.
-pub const SECRET_OVERLAP: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const SECRET_OVERLAP: Duration = Duration::from_hours(168);
 /// Response body kept per attempt, in bytes.
 pub const RESPONSE_BODY_BYTES: usize = 20_000;
 /// Time that the body of a response may take after its head.
@@ -48,20 +48,20 @@ pub const RESPONSE_BODY_TIME: Duration = Duration::from_secs(2);
 /// Most waits of a retry schedule.
 pub const RETRY_STEPS: usize = 50;
 /// Longest single wait of a retry schedule.
-pub const RETRY_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const RETRY_WAIT: Duration = Duration::from_hours(168);
 /// Longest age at which a delivery is still attempted.
-pub const DELIVERY_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const DELIVERY_AGE: Duration = Duration::from_hours(720);
 /// Items of a page: default and most (`api-compat` 1.6).
 pub const PAGE_DEFAULT: usize = 50;
 /// See [`PAGE_DEFAULT`].
 pub const PAGE_MOST: usize = 250;
-/// OAuth2: scopes, extra parameters, extra headers.
+/// `OAuth2`: scopes, extra parameters, extra headers.
 pub const OAUTH_SCOPES: usize = 50;
 /// See [`OAUTH_SCOPES`].
 pub const OAUTH_EXTRAS: usize = 8;
 /// Deaths of the process during attempts of the same delivery until it is set aside.
 pub const POISON_DEATHS: u32 = 3;
 /// How long the answer to an idempotency key is remembered: longer than any publisher's retries of a day's work.
-pub const IDEMPOTENCY_AGE: Duration = Duration::from_secs(24 * 3600);
+pub const IDEMPOTENCY_AGE: Duration = Duration::from_hours(24);
 /// The same for keys that a client library makes for one call (`auto_…`): beyond its longest retry.
-pub const IDEMPOTENCY_AGE_AUTO: Duration = Duration::from_secs(10 * 60);
+pub const IDEMPOTENCY_AGE_AUTO: Duration = Duration::from_mins(10);

@@ -1,4 +1,4 @@
-//! The OAuth2 settings of an endpoint.
+//! The `OAuth2` settings of an endpoint.
 
 use crate::{limits, url::EndpointUrl};
 use secrecy::SecretString;
@@ -13,7 +13,7 @@ pub enum AuthMethod {
     ClientSecretPost,
 }
 
-/// Everything of an OAuth2 client but its secret.
+/// Everything of an `OAuth2` client but its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OAuthSettings {
     /// How the client authenticates.
@@ -30,7 +30,7 @@ pub struct OAuthSettings {
     pub extra_headers: BTreeMap<String, String>,
 }
 
-/// An OAuth2 client as it is used: settings, secret, and what tells one version of it from another.
+/// An `OAuth2` client as it is used: settings, secret, and what tells one version of it from another.
 #[derive(Debug, Clone)]
 pub struct OAuthCredential {
     /// The settings.

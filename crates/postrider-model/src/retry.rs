@@ -6,19 +6,19 @@ use std::time::Duration;
 /// The waits between attempts by default, from the Standard Webhooks specification: 10 attempts over 75 h 35 min 5 s.
 pub const DEFAULT_WAITS: [Duration; 9] = [
     Duration::from_secs(5),
-    Duration::from_secs(5 * 60),
-    Duration::from_secs(30 * 60),
-    Duration::from_secs(2 * 3600),
-    Duration::from_secs(5 * 3600),
-    Duration::from_secs(10 * 3600),
-    Duration::from_secs(14 * 3600),
-    Duration::from_secs(20 * 3600),
-    Duration::from_secs(24 * 3600),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(5),
+    Duration::from_hours(10),
+    Duration::from_hours(14),
+    Duration::from_hours(20),
+    Duration::from_hours(24),
 ];
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 /// A delivery lives at least this long, also with a schedule of milliseconds: `Retry-After` may stretch every wait.
-const SHORTEST_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+const SHORTEST_DEADLINE: Duration = Duration::from_hours(24);
 
 /// How a delivery is retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,9 +222,9 @@ mod tests {
         ] {
             assert_eq!(parse_retry_after(text.as_bytes(), now), None, "{text}");
         }
-        assert_eq!(parse_retry_after(b"120", now), Some(Duration::from_secs(120)));
+        assert_eq!(parse_retry_after(b"120", now), Some(Duration::from_mins(2)));
         assert_eq!(parse_retry_after(b"0", now), Some(Duration::ZERO));
-        assert_eq!(parse_retry_after(b"Thu, 01 Jan 2026 00:01:00 GMT", now), Some(Duration::from_secs(60)));
+        assert_eq!(parse_retry_after(b"Thu, 01 Jan 2026 00:01:00 GMT", now), Some(Duration::from_mins(1)));
         assert_eq!(parse_retry_after(b"Wed, 21 Oct 2015 07:28:00 GMT", now), Some(Duration::ZERO));
         assert_eq!(parse_retry_after(&[0xff; 10], now), None);
     }

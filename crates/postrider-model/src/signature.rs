@@ -28,7 +28,7 @@ const ACCEPTED: &str = "a secret is `whsec_` and the base64 of 24 to 75 bytes, t
 pub struct SigningSecret(Arc<Key>);
 
 enum Key {
-    Hmac { bytes: SecretSlice<u8>, key: hmac::Key },
+    Hmac { bytes: SecretSlice<u8>, key: Box<hmac::Key> },
     Ed25519 { bytes: SecretSlice<u8>, pair: Ed25519KeyPair },
 }
 
@@ -66,7 +66,7 @@ impl SigningSecret {
 
     fn from_hmac_bytes(bytes: &[u8]) -> Self {
         Self(Arc::new(Key::Hmac {
-            key: hmac::Key::new(hmac::HMAC_SHA256, bytes),
+            key: Box::new(hmac::Key::new(hmac::HMAC_SHA256, bytes)),
             bytes: bytes.to_vec().into(),
         }))
     }

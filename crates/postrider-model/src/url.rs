@@ -5,6 +5,10 @@
 
 use crate::limits;
 use ::url::{Position, Url};
+mod rules;
+
+use rules::refusal;
+pub use rules::{UrlRefusal, UrlRules};
 use std::{
     borrow::Cow,
     fmt,
@@ -62,77 +66,6 @@ impl fmt::Display for Host {
             Self::V6(address) => fmt::Display::fmt(&::url::Host::<&str>::Ipv6(*address), formatter),
         }
     }
-}
-
-/// What an operator allows beyond public `https` names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UrlRules {
-    /// `--dev`: `http`, `127.0.0.0/8`, `::1` and `localhost`, on any port; no other private address or name.
-    pub dev: bool,
-    /// `http` URLs are accepted for endpoints without credentials.
-    pub allow_http: bool,
-    /// Public IP literals are accepted as hosts.
-    pub allow_ip_literals: bool,
-    /// Host names exempt from the host-form rule, exact or `*.suffix`; their addresses still need an allow rule.
-    pub allow_hosts: Vec<String>,
-}
-
-/// Why a URL is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UrlRefusal {
-    /// Stable name of the rule: `scheme`, `https_required`, `userinfo`, `ip_literal_forbidden`, `noncanonical_host`,
-    /// `host_forbidden`, `port_forbidden`, `non_ascii`, `fragment`, `too_long`, `malformed`.
-    pub code: &'static str,
-    /// What is wrong and the way out, for the caller.
-    pub reason: String,
-}
-
-impl fmt::Display for UrlRefusal {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.reason)
-    }
-}
-
-impl std::error::Error for UrlRefusal {}
-
-/// Longest host name and longest label (RFC 1035, section 2.3.4).
-const HOST_BYTES: usize = 253;
-const LABEL_BYTES: usize = 63;
-
-/// Names below these never lead to a public server: special-use (RFC 6761, 6762, 7686, 8375, 9476) and what private
-/// networks and clusters commonly use. `svc.cluster.local` and the like fall under `local`.
-const PRIVATE_SUFFIXES: [&str; 17] = [
-    "localhost",
-    "local",
-    "internal",
-    "intranet",
-    "lan",
-    "home",
-    "corp",
-    "private",
-    "test",
-    "example",
-    "invalid",
-    "onion",
-    "alt",
-    "home.arpa",
-    "arpa",
-    "svc",
-    "cluster.local",
-];
-
-/// Ports from 1024 up that speak something else than HTTP: the Fetch standard's "bad ports", then databases, caches,
-/// queues and control planes that a forged request could harm.
-const SERVICE_PORTS: [u16; 44] = [
-    1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679,
-    6697, 10080, 1433, 1521, 2375, 2376, 2379, 2380, 3306, 3389, 5432, 5672, 5900, 5901, 5902, 5903, 5984,
-    6379, 6443, 8500, 9042, 9092, 9200, 9300, 10250, 10255, 11211,
-];
-/// The rest of them: RabbitMQ's management and MongoDB.
-const MORE_SERVICE_PORTS: [u16; 4] = [15672, 27017, 27018, 27019];
-
-fn refusal(code: &'static str, reason: impl Into<String>) -> UrlRefusal {
-    UrlRefusal { code, reason: reason.into() }
 }
 
 impl EndpointUrl {
@@ -226,61 +159,6 @@ impl EndpointUrl {
             Host::V4(_) | Host::V6(_) => {}
         }
         Ok(())
-    }
-
-    fn judge_host(&self, rules: &UrlRules) -> Result<(), UrlRefusal> {
-        let name = match &self.host {
-            Host::Domain(name) => name,
-            Host::V4(_) | Host::V6(_) if rules.allow_ip_literals || (rules.dev && self.is_loopback()) => {
-                return Ok(());
-            }
-            Host::V4(_) | Host::V6(_) => {
-                return Err(refusal("ip_literal_forbidden", "the host must be a name, not an IP address"));
-            }
-        };
-        check_name(name)?;
-        if (rules.dev && name == "localhost") || rules.allow_hosts.iter().any(|allowed| allows(allowed, name))
-        {
-            return Ok(());
-        }
-        if !name.contains('.') {
-            return Err(refusal(
-                "host_forbidden",
-                "the host must be a full public name such as hooks.example.com",
-            ));
-        }
-        let below = |suffix: &&str| {
-            name.strip_suffix(*suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        match PRIVATE_SUFFIXES.iter().find(|suffix| below(suffix)) {
-            Some(suffix) => Err(refusal(
-                "host_forbidden",
-                format!(
-                    "names under `{suffix}` are private; use a public name, or let the operator allow this host"
-                ),
-            )),
-            None => Ok(()),
-        }
-    }
-
-    fn judge_port(&self, rules: &UrlRules) -> Result<(), UrlRefusal> {
-        let allowed = match self.port {
-            0 => false,
-            _ if rules.dev && self.is_loopback() => true,
-            80 => rules.dev || rules.allow_http,
-            443 => true,
-            port => port >= 1024 && !SERVICE_PORTS.contains(&port) && !MORE_SERVICE_PORTS.contains(&port),
-        };
-        if allowed {
-            return Ok(());
-        }
-        Err(refusal(
-            "port_forbidden",
-            format!(
-                "port {} is not allowed; use 443, or a port from 1024 up that no other protocol owns",
-                self.port
-            ),
-        ))
     }
 
     /// Whether the host is this machine by its text: `localhost`, `127.0.0.0/8` or `::1`.
@@ -383,9 +261,10 @@ fn after_scheme(raw: &str) -> Result<&str, UrlRefusal> {
         raw.split_once(':').ok_or_else(|| refusal("malformed", format!("the URL has no scheme; {hint}")))?;
     if !(scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http")) {
         let valid = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        return Err(match valid && !scheme.is_empty() {
-            true => refusal("scheme", format!("the scheme `{}` is not possible; {hint}", shorten(scheme))),
-            false => refusal("malformed", format!("the URL has no scheme; {hint}")),
+        return Err(if valid && !scheme.is_empty() {
+            refusal("scheme", format!("the scheme `{}` is not possible; {hint}", shorten(scheme)))
+        } else {
+            refusal("malformed", format!("the URL has no scheme; {hint}"))
         });
     }
     // `https:/host` and `https:host` mean a host to browsers and a path to others.
@@ -413,44 +292,6 @@ fn shorten(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(64) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
-    }
-}
-
-/// A host name in the form that DNS knows, with `_` as people use it.
-fn check_name(name: &str) -> Result<(), UrlRefusal> {
-    if name.len() > HOST_BYTES {
-        return Err(refusal("too_long", format!("a host name can have {HOST_BYTES} bytes at most")));
-    }
-    for label in name.split('.') {
-        if label.len() > LABEL_BYTES {
-            return Err(refusal(
-                "too_long",
-                format!("a label of a host name can have {LABEL_BYTES} bytes at most"),
-            ));
-        }
-        let character =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
-        if label.is_empty() || label.starts_with('-') || label.ends_with('-') || !label.bytes().all(character)
-        {
-            return Err(refusal(
-                "malformed",
-                "the host is not a name: its labels are letters, digits, `-` and `_`, without `-` at their ends",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether an entry of the operator's list (`name` or `*.suffix`) means this host.
-fn allows(entry: &str, name: &str) -> bool {
-    let entry = entry.strip_suffix('.').unwrap_or(entry);
-    match entry.strip_prefix("*.") {
-        Some(suffix) => {
-            name.len() > suffix.len() + 1
-                && name.as_bytes()[name.len() - suffix.len() - 1] == b'.'
-                && name[name.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
-        }
-        None => entry.eq_ignore_ascii_case(name),
     }
 }
 

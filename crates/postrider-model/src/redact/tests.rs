@@ -9,14 +9,18 @@ fn redacted(body: &str, secrets: &[&str]) -> String {
     String::from_utf8(redact(Bytes::copy_from_slice(body.as_bytes()), secrets).to_vec()).unwrap()
 }
 
+fn join(pieces: impl Iterator<Item = String>) -> String {
+    pieces.collect::<Vec<_>>().concat()
+}
+
 fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+    join(text.bytes().map(|byte| format!("{byte:02x}")))
 }
 
 /// The ways in which an answer can repeat a secret.
 fn forms(secret: &str) -> Vec<String> {
-    let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let escaped: String = secret.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+    let percent = join(secret.bytes().map(|byte| format!("%{byte:02X}")));
+    let escaped = join(secret.encode_utf16().map(|unit| format!("\\u{unit:04x}")));
     let json = serde_json::to_string(secret).unwrap();
     vec![
         secret.to_owned(),
