@@ -71,5 +71,9 @@ pub trait Applications: Send + Sync + 'static {
 
     /// Deletes an application with its endpoints and credentials; pending deliveries are cancelled, the uid is free
     /// again, history stays for its retention but cannot be read any more. `false` when there was none.
-    async fn delete_application(&self, environment: &EnvironmentId, id: ApplicationId) -> Result<bool, StoreError>;
+    async fn delete_application(
+        &self,
+        environment: &EnvironmentId,
+        id: ApplicationId,
+    ) -> Result<bool, StoreError>;
 }

@@ -17,7 +17,10 @@ pub struct Clock {
 impl Clock {
     /// Now.
     pub fn now(&self) -> Timestamp {
-        #[expect(clippy::disallowed_methods, reason = "this is the adapter that everything else reads time through")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the adapter that everything else reads time through"
+        )]
         let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let micros = i64::try_from(system.as_micros()).unwrap_or(i64::MAX);
         Timestamp::from_micros(micros.saturating_add(self.offset_micros.load(Ordering::Relaxed)))

@@ -143,7 +143,11 @@ pub trait Endpoints: Send + Sync + 'static {
     ) -> Result<(), WriteError>;
 
     /// The current signing secret.
-    async fn signing_secret(&self, scope: &AppScope, id: EndpointId) -> Result<Option<SigningSecret>, StoreError>;
+    async fn signing_secret(
+        &self,
+        scope: &AppScope,
+        id: EndpointId,
+    ) -> Result<Option<SigningSecret>, StoreError>;
 
     /// Makes `new` the current signing secret; the previous one signs along for `overlap` (zero drops it at once).
     /// [`WriteError::Limit`] when [`PREVIOUS_SECRETS`](postrider_model::limits::PREVIOUS_SECRETS) still sign.

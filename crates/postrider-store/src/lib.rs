@@ -5,7 +5,7 @@
 //!   [`attempts`], [`access`]), [`retention`] and [`health`]; [`Store`] is all of them;
 //! - [`Clock`] and [`Ids`], which every backend owns: the time that leases and schedules go by, and ids that grow;
 //! - [`snapshot`]: the bounded memory of endpoint configuration that backends match and send with;
-//! - [`conformance`]: the suite that every backend passes.
+//! - `conformance` (a feature, for the tests of backends): the suite that every backend passes.
 //!
 //! Guarantees that callers build on: an `Ok` of a write means durable; one item's failure fails only its caller; every
 //! call is scoped, and what belongs to another environment or application does not exist for it.
@@ -14,6 +14,7 @@ pub mod access;
 pub mod applications;
 pub mod attempts;
 pub mod clock;
+#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod deliveries;
 pub mod endpoints;

@@ -1,15 +1,8 @@
 //! Endpoint configuration in memory: one snapshot per application, what messages are matched and sent with.
 
 use postrider_model::{
-    delivery::DeliveryId,
-    endpoint::Endpoint,
-    event_type::EventTypeName,
-    headers::CustomHeaders,
-    id::EndpointId,
-    message::Channel,
-    oauth::OAuthCredential,
-    signature::SigningSecret,
-    time::Timestamp,
+    delivery::DeliveryId, endpoint::Endpoint, event_type::EventTypeName, headers::CustomHeaders,
+    id::EndpointId, message::Channel, oauth::OAuthCredential, signature::SigningSecret, time::Timestamp,
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -70,7 +63,10 @@ impl Snapshot {
 
     /// The endpoint of this id.
     pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<SendSettings>> {
-        self.endpoints.binary_search_by_key(&id, |settings| settings.endpoint.id).ok().map(|at| &self.endpoints[at])
+        self.endpoints
+            .binary_search_by_key(&id, |settings| settings.endpoint.id)
+            .ok()
+            .map(|at| &self.endpoints[at])
     }
 }
 
