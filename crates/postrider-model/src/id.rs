@@ -8,6 +8,8 @@ use std::{fmt, marker::PhantomData, time::Duration};
 const KSUID_EPOCH_SECONDS: i64 = 1_400_000_000;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const TEXT_LENGTH: usize = 27;
+/// Five base62 digits, as many as fit into 32 bits.
+const CHUNK: u64 = 62_u64.pow(5);
 
 /// 20 bytes, ordered by time of creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,10 +28,14 @@ impl Ksuid {
 
     /// The smallest id of an instant: where `before` and `after` cut a list.
     pub fn floor(at: Timestamp) -> Self {
-        let millis = at.as_micros() / 1000;
-        let seconds = u32::try_from((millis / 1000 - KSUID_EPOCH_SECONDS).max(0)).unwrap_or(u32::MAX);
-        let tick = u8::try_from((millis % 1000) / 4).unwrap_or(u8::MAX);
+        let micros = at.as_micros() - KSUID_EPOCH_SECONDS * 1_000_000;
         let mut bytes = [0; 20];
+        if micros < 0 {
+            return Self(bytes);
+        }
+        // 32 bits of seconds last until the year 2150.
+        let seconds = u32::try_from(micros / 1_000_000).unwrap_or(u32::MAX);
+        let tick = u8::try_from(micros % 1_000_000 / 4_000).unwrap_or(u8::MAX);
         bytes[..4].copy_from_slice(&seconds.to_be_bytes());
         bytes[4] = tick;
         Self(bytes)
@@ -46,30 +52,32 @@ impl Ksuid {
         if text.len() != TEXT_LENGTH {
             return None;
         }
-        let mut bytes = [0_u8; 20];
-        for character in text.bytes() {
-            let digit = match character {
-                b'0'..=b'9' => character - b'0',
-                b'A'..=b'Z' => character - b'A' + 10,
-                b'a'..=b'z' => character - b'a' + 36,
-                _ => return None,
-            };
-            let mut carry = u32::from(digit);
-            for byte in bytes.iter_mut().rev() {
-                carry += u32::from(*byte) * 62;
-                *byte = (carry & 0xff) as u8;
-                carry >>= 8;
+        let mut words = [0_u64; 5];
+        // Two digits, then five times five: the reverse of `text`.
+        let (first, rest) = text.as_bytes().split_at(2);
+        for digits in std::iter::once(first).chain(rest.chunks_exact(5)) {
+            let mut carry = 0;
+            for character in digits {
+                carry = carry * 62 + digit(*character)?;
+            }
+            for word in words.iter_mut().rev() {
+                let value = *word * CHUNK + carry;
+                *word = value & 0xffff_ffff;
+                carry = value >> 32;
             }
             if carry != 0 {
                 return None;
             }
+        }
+        let mut bytes = [0; 20];
+        for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_be_bytes()[4..]);
         }
         Some(Self(bytes))
     }
 
     fn text(self) -> [u8; TEXT_LENGTH] {
         // Five 32-bit words, divided by 62 to the power of five at a time: 27 digits in six rounds.
-        const CHUNK: u64 = 62_u64.pow(5);
         let mut words = [0_u64; 5];
         for (word, bytes) in words.iter_mut().zip(self.0.chunks_exact(4)) {
             *word = u64::from(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
@@ -106,7 +114,8 @@ impl fmt::Debug for Ksuid {
 }
 
 /// Makes ids that grow strictly within a process, also within one tick and when the clock steps back: lists are
-/// ordered by id, and what was created later must sort later.
+/// ordered by id, and what was created later must sort later. After a step back, ids keep the time of the last one
+/// until the clock has caught up.
 #[derive(Debug, Default)]
 pub struct KsuidGenerator {
     last: Option<Ksuid>,
@@ -128,6 +137,16 @@ impl KsuidGenerator {
         self.last = Some(id);
         id
     }
+}
+
+fn digit(character: u8) -> Option<u64> {
+    let digit = match character {
+        b'0'..=b'9' => character - b'0',
+        b'A'..=b'Z' => character - b'A' + 10,
+        b'a'..=b'z' => character - b'a' + 36,
+        _ => return None,
+    };
+    Some(digit.into())
 }
 
 fn increment(id: Ksuid) -> Ksuid {
@@ -176,7 +195,7 @@ impl<K: Kind> Id<K> {
         text.strip_prefix(K::PREFIX).and_then(Ksuid::parse).map(Self::new)
     }
 
-    /// The last id before `at` would be reached: all ids created at or after `at` are not smaller.
+    /// The smallest id of an instant: every id created then or later is not smaller, every earlier one is.
     pub fn floor(at: Timestamp) -> Self {
         Self::new(Ksuid::floor(at))
     }
@@ -220,8 +239,7 @@ kinds! {
     ApiKeyKind, ApiKeyId, "key_";
 }
 
-/// How long ids of one process may run ahead of the clock when it steps back; only for the documentation of
-/// [`KsuidGenerator`].
+/// Resolution of the time in an id.
 pub const TICK: Duration = Duration::from_millis(4);
 
 #[cfg(test)]
@@ -258,11 +276,44 @@ mod tests {
     }
 
     #[test]
+    fn text_and_bytes_of_a_published_pair_agree() {
+        // The example of the reference implementation (segmentio/ksuid).
+        let bytes = [
+            0x06, 0x69, 0xf7, 0xef, 0xb5, 0xa1, 0xcd, 0x34, 0xb5, 0xf9, 0x9d, 0x11, 0x54, 0xfb, 0x68, 0x53,
+            0x34, 0x5c, 0x97, 0x35,
+        ];
+        let id = Ksuid::from_bytes(bytes);
+        assert_eq!(id.to_string(), "0ujtsYcgvSTl8PAuAdqWYSMnLOv");
+        assert_eq!(Ksuid::parse("0ujtsYcgvSTl8PAuAdqWYSMnLOv"), Some(id));
+        assert_eq!(id.timestamp().as_seconds(), 1_507_608_047);
+    }
+
+    #[test]
+    fn floors_never_fall_as_time_passes() {
+        let epoch = KSUID_EPOCH_SECONDS * 1_000_000;
+        let instants = [0, 999_999, epoch - 1, epoch, epoch + 4_000, epoch + 1_000_000, i64::MAX]
+            .map(Timestamp::from_micros);
+        let floors = instants.map(Ksuid::floor);
+        assert!(floors.is_sorted());
+        assert_eq!(floors[2], Ksuid::from_bytes([0; 20]));
+        assert_eq!(floors[4].timestamp(), instants[4]);
+    }
+
+    #[test]
     fn what_is_not_an_id_of_the_kind_is_refused() {
         let id = MessageId::floor(Timestamp::from_micros(1_767_225_600_000_000)).to_string();
-        for text in
-            ["", "msg_", &id[..30], &id.replace("msg_", "app_"), "msg_aWgEPTl1tmebfsQzFP4bxwgy80W", "msg_🦀"]
-        {
+        for text in [
+            "",
+            "msg_",
+            &id[..30],
+            &id.replace("msg_", "app_"),
+            "msg_aWgEPTl1tmebfsQzFP4bxwgy80W",
+            "msg_🦀",
+            "msg_zzzzzzzzzzzzzzzzzzzzzzzzzzz",
+            "msg_00000000000000000000000000é",
+            "msg_00000000000000000000000000-",
+            "MSG_000000000000000000000000000",
+        ] {
             assert_eq!(MessageId::parse(text), None, "{text}");
         }
     }

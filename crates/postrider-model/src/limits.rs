@@ -59,9 +59,23 @@ pub const PAGE_MOST: usize = 250;
 pub const OAUTH_SCOPES: usize = 50;
 /// See [`OAUTH_SCOPES`].
 pub const OAUTH_EXTRAS: usize = 8;
+/// Longest client secret, in bytes: signed assertions stay below.
+pub const OAUTH_SECRET_BYTES: usize = 4096;
 /// Deaths of the process during attempts of the same delivery until it is set aside.
 pub const POISON_DEATHS: u32 = 3;
 /// How long the answer to an idempotency key is remembered: longer than any publisher's retries of a day's work.
 pub const IDEMPOTENCY_AGE: Duration = Duration::from_hours(24);
 /// The same for keys that a client library makes for one call (`auto_…`): beyond its longest retry.
 pub const IDEMPOTENCY_AGE_AUTO: Duration = Duration::from_mins(10);
+
+// Bounds that lean on each other.
+const _: () = {
+    assert!(REQUEST_BODY_BYTES > 2 * PAYLOAD_BYTES, "an envelope around the largest payload must fit");
+    assert!(
+        HEADER_NAME_BYTES + HEADER_VALUE_BYTES <= HEADERS_BYTES,
+        "one header of the largest size must fit"
+    );
+    assert!(RETRY_WAIT.as_secs() <= DELIVERY_AGE.as_secs(), "a single wait must not outlive its delivery");
+    assert!(PAGE_DEFAULT <= PAGE_MOST);
+    assert!(IDEMPOTENCY_AGE_AUTO.as_secs() <= IDEMPOTENCY_AGE.as_secs());
+};

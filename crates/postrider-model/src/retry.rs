@@ -144,14 +144,18 @@ pub fn next_step(answer: &Answer, number: u32, policy: &RetryPolicy, jitter: f64
     NextStep::RetryAfter(wait.saturating_add(wait.mul_f64(jitter / 10.0)))
 }
 
-/// Reads `Retry-After`: 1 to 9 digits of seconds, or an IMF-fixdate of at most 40 bytes relative to `now_seconds`
-/// (Unix seconds). Anything else (floats, signs, other dates) is no value (`security` 1.8).
+/// Length of every IMF-fixdate (RFC 9110, section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
+const IMF_FIXDATE_BYTES: usize = 29;
+
+/// Reads `Retry-After`: 1 to 9 digits of seconds, or an IMF-fixdate relative to `now_seconds` (Unix seconds; a date in
+/// the past means at once). Anything else (floats, signs, other dates) is no value (`security` 1.8).
 pub fn parse_retry_after(value: &[u8], now_seconds: i64) -> Option<Duration> {
     let text = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
     if (1..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok().map(Duration::from_secs);
     }
-    if text.len() > 40 {
+    // The crate reads the two obsolete date forms too; only IMF-fixdate has this length.
+    if text.len() != IMF_FIXDATE_BYTES {
         return None;
     }
     let at = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();
@@ -200,15 +204,51 @@ mod tests {
     }
 
     #[test]
+    fn the_deadline_covers_the_waits_with_a_margin() {
+        assert_eq!(RetryPolicy::default().deadline().as_secs(), 326_526);
+        let short = RetryPolicy { waits: vec![Duration::from_millis(1)], deadline: None };
+        assert_eq!(short.deadline(), SHORTEST_DEADLINE);
+        let set = RetryPolicy { deadline: Some(Duration::from_secs(5)), ..RetryPolicy::default() };
+        assert_eq!(set.deadline(), Duration::from_secs(5));
+    }
+
+    /// P16
+    #[test]
+    fn policies_beyond_the_bounds_are_refused() {
+        let policy = |waits: Vec<Duration>, deadline| RetryPolicy { waits, deadline };
+        for accepted in [
+            RetryPolicy::default(),
+            policy(vec![], None),
+            policy(vec![Duration::ZERO; limits::RETRY_STEPS], None),
+            policy(vec![limits::RETRY_WAIT; 3], None),
+            policy(vec![limits::RETRY_WAIT; 50], Some(limits::DELIVERY_AGE)),
+        ] {
+            assert_eq!(accepted.check(), Ok(()));
+        }
+        for refused in [
+            policy(vec![Duration::ZERO; limits::RETRY_STEPS + 1], None),
+            policy(vec![limits::RETRY_WAIT + Duration::from_nanos(1)], None),
+            policy(vec![Duration::MAX; 50], Some(Duration::from_secs(1))),
+            policy(vec![limits::RETRY_WAIT; 4], None),
+            policy(vec![], Some(Duration::ZERO)),
+            policy(vec![], Some(limits::DELIVERY_AGE + Duration::from_nanos(1))),
+        ] {
+            assert!(refused.check().is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
     fn an_empty_schedule_means_one_attempt() {
         let policy = RetryPolicy { waits: vec![], deadline: None };
         let failed = answer(Outcome::Timeout, None, None);
         assert_eq!(next_step(&failed, 1, &policy, 0.0), NextStep::GiveUp(GiveUp::Exhausted));
     }
 
+    /// E12
     #[test]
     fn hostile_retry_after_values_are_no_values() {
         let now = 1_767_225_600;
+        let megabytes = "9".repeat(10_000_000);
         for text in [
             "inf",
             "nan",
@@ -217,11 +257,24 @@ mod tests {
             "99999999999999999999",
             "1.5",
             "",
+            " ",
             "+5",
+            "0x10",
+            "1 2",
+            "1234567890",
+            &megabytes,
             "Wed, 21 Oct 2015 07:28:00 (a (nested) comment)",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Wed, 21 Oct 1600 07:28:00 GMT",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, 99 Nov 1994 08:49:37 GMT",
         ] {
-            assert_eq!(parse_retry_after(text.as_bytes(), now), None, "{text}");
+            assert_eq!(parse_retry_after(text.as_bytes(), now), None, "{}", &text[..text.len().min(80)]);
         }
+        let far = parse_retry_after(b"Fri, 31 Dec 9999 23:59:59 GMT", now);
+        assert!(far.is_some_and(|wait| wait > Duration::from_hours(7900 * 8760)), "{far:?}");
+        assert_eq!(parse_retry_after(b"\t 999999999 ", now), Some(Duration::from_secs(999_999_999)));
         assert_eq!(parse_retry_after(b"120", now), Some(Duration::from_mins(2)));
         assert_eq!(parse_retry_after(b"0", now), Some(Duration::ZERO));
         assert_eq!(parse_retry_after(b"Thu, 01 Jan 2026 00:01:00 GMT", now), Some(Duration::from_mins(1)));

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The latest instant that can be written as RFC 3339 (year 9999).
+    /// The latest instant that can be written in every offset of RFC 3339: 9999-12-30T22:00:00Z.
     pub const MAX: Self = Self(253_402_207_200_000_000);
 
     /// From microseconds since the epoch, clamped to what RFC 3339 can write.
@@ -81,6 +81,7 @@ fn micros(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn every_date_form_that_clients_send_is_read() {
@@ -100,8 +101,45 @@ mod tests {
 
     #[test]
     fn garbage_and_impossible_dates_are_refused() {
-        for text in ["", "yesterday", "2026-13-01T00:00:00Z", "1600-01-01T00:00:00Z", &"9".repeat(100)] {
+        for text in [
+            "",
+            "yesterday",
+            "2026-01-01",
+            "2026-01-01T00:00:00",
+            "1767225600",
+            "2026-02-30T00:00:00Z",
+            "🦀 2026-01-01T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "1600-01-01T00:00:00Z",
+            &"9".repeat(100),
+        ] {
             assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_the_range_can_be_written_and_read() {
+        for (instant, text) in [
+            (Timestamp::from_micros(i64::MIN), "1970-01-01T00:00:00.000000Z"),
+            (Timestamp::from_micros(i64::MAX), "9999-12-30T22:00:00.000000Z"),
+        ] {
+            assert_eq!(instant.to_rfc3339(), text);
+            assert_eq!(Timestamp::parse(text), Some(instant));
+        }
+        assert_eq!(Timestamp::parse("9999-12-31T23:59:59Z"), None);
+    }
+
+    proptest! {
+        /// ING-12: what the API prints comes back as a query parameter.
+        #[test]
+        fn every_instant_reads_back(micros in 0_i64..Timestamp::MAX.0) {
+            let instant = Timestamp::from_micros(micros);
+            prop_assert_eq!(Timestamp::parse(&instant.to_rfc3339()), Some(instant));
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "\\PC{0,70}", date in "[0-9TZ:+. -]{0,40}") {
+            let _ = (Timestamp::parse(&text), Timestamp::parse(&date));
         }
     }
 

@@ -3,12 +3,13 @@
 //! This module judges the text: scheme, host form and port. Which addresses a name may resolve to is decided by
 //! `postrider-outbound` when it dials.
 
-use crate::limits;
-use ::url::{Position, Url};
 mod rules;
 
-use rules::refusal;
 pub use rules::{UrlRefusal, UrlRules};
+
+use crate::limits;
+use ::url::{Position, Url};
+use rules::refusal;
 use std::{
     borrow::Cow,
     fmt,
