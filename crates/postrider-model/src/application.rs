@@ -68,3 +68,28 @@ pub struct Application {
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_is_a_short_name_that_cannot_be_taken_for_an_id() {
+        for text in ["a", "customer-1", "A.b_c-9", "ep_x", &"a".repeat(256)] {
+            assert_eq!(Uid::parse(text, "app_").map(|uid| uid.as_str().to_owned()).as_deref(), Some(text));
+        }
+        for text in ["", "app_", "app_x", "a b", "a/b", "a%", "ü", "a\n", "a\0", &"a".repeat(257)] {
+            assert_eq!(Uid::parse(text, "app_"), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_segment_is_an_id_or_a_uid_of_its_kind() {
+        let id = ApplicationId::floor(Timestamp::from_micros(1_767_225_600_000_000));
+        assert_eq!(Ref::parse(&id.to_string()), Some(Ref::Id(id)));
+        assert_eq!(Ref::<ApplicationId>::parse("customer-1"), Uid::parse("customer-1", "app_").map(Ref::Uid));
+        // Neither a whole id nor a possible uid.
+        assert_eq!(Ref::<ApplicationId>::parse("app_123"), None);
+        assert_eq!(Ref::<ApplicationId>::parse(""), None);
+    }
+}

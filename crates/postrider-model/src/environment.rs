@@ -32,3 +32,34 @@ impl fmt::Debug for EnvironmentId {
         formatter.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_id_need_not_be_a_ksuid_but_is_short_and_plain() {
+        for text in [
+            "org_svix_python_tests",
+            "org_00000000000SvixManagement00",
+            "org_a",
+            &format!("org_{}", "a".repeat(60)),
+        ] {
+            assert_eq!(EnvironmentId::parse(text).map(|id| id.to_string()).as_deref(), Some(text));
+        }
+        for text in [
+            "",
+            "org_",
+            "org",
+            "app_a",
+            "org_a b",
+            "org_a.b",
+            "org_a/b",
+            "org_ü",
+            "ORG_a",
+            &format!("org_{}", "a".repeat(61)),
+        ] {
+            assert_eq!(EnvironmentId::parse(text), None, "{text:?}");
+        }
+    }
+}

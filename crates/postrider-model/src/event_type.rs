@@ -49,3 +49,19 @@ pub struct EventType {
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// H09
+    #[test]
+    fn an_event_type_name_is_short_plain_text() {
+        for text in ["a", "document.processed", "A-b_c.9", "..", &"a".repeat(256)] {
+            assert_eq!(EventTypeName::parse(text).as_ref().map(EventTypeName::as_str), Some(text));
+        }
+        for text in ["", "a b", "a\r\nX: y", "a/b", "a:b", "ü", "a\0", &"a".repeat(257)] {
+            assert_eq!(EventTypeName::parse(text), None, "{text:?}");
+        }
+    }
+}

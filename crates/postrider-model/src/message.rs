@@ -77,3 +77,23 @@ pub struct MessageWithPayload {
     /// Exactly the published bytes; `None` once expired or expunged.
     pub payload: Option<Bytes>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_and_tags_take_the_characters_of_the_wire() {
+        for text in ["eu", "project:1+2", "a-b_c.d", &"a".repeat(128)] {
+            assert_eq!(Channel::parse(text).as_ref().map(Channel::as_str), Some(text));
+        }
+        for text in ["my_tag", "a/b\\c#d.e-f", &"a".repeat(128)] {
+            assert_eq!(Tag::parse(text).as_ref().map(Tag::as_str), Some(text));
+        }
+        for text in ["", "a b", "ü", "a\n", "a,b", "a\0", &"a".repeat(129)] {
+            assert_eq!((Channel::parse(text), Tag::parse(text)), (None, None), "{text:?}");
+        }
+        assert_eq!((Channel::parse("a/b"), Channel::parse("a#b")), (None, None));
+        assert_eq!((Tag::parse("a:b"), Tag::parse("a+b")), (None, None));
+    }
+}
