@@ -2,18 +2,39 @@
 //!
 //! The cast (the way of a request):
 //! - [`Outbound`] holds what lives as long as the process: resolver, address policy, TLS configuration, pools, tokens;
-//! - `address`: which addresses may be dialled, a pure table;
-//! - `resolver`: names to addresses, bounded in time, records and depth, behind a trait so that tests bring their own;
-//! - `connect`: resolve, vet every address, dial the vetted one, check the peer, TLS;
-//! - `pool`: idle connections, by environment, application, origin and policy;
-//! - `http`: the HTTP/1.1 client: writes a request, reads a capped response;
 //! - [`client`]: one request from start to outcome under one deadline;
-//! - [`oauth`]: access tokens: fetched once for many waiters, cached, renewed early.
+//! - [`address`]: which addresses may be dialled, a pure table; [`cidr`]: the operator's rules;
+//! - [`resolver`]: names to addresses, bounded in time and number, behind a trait so that tests bring their own;
+//! - `connect`: judge the URL, resolve, vet every address, dial the vetted ones, check the peer; `tls`: then TLS;
+//! - `pool`: idle connections, by environment, application and origin; `stream`: their bytes;
+//! - `request_head`, `response_head`, `body`: HTTP/1.1 as pure functions; `http`: the same on a connection;
+//! - [`oauth`]: access tokens: fetched once for many waiters, cached, renewed early; `token_request`,
+//!   `token_response`: what is asked and what is accepted; `token_cache`: how long it is used.
+//!
+//! Guaranteed: no address is dialled that was not vetted in the same attempt; no redirect is followed; no answer is
+//! decompressed, read beyond its caps or waited for beyond the deadline; no environment's connection or token serves
+//! another.
 
+pub mod address;
+mod body;
+pub mod cidr;
 pub mod client;
 pub mod config;
+mod connect;
+mod failure;
+mod http;
 pub mod oauth;
+mod pool;
+mod request_head;
 pub mod resolver;
+mod response_head;
+mod stream;
+#[cfg(test)]
+mod testing;
+pub mod tls;
+mod token_cache;
+mod token_request;
+mod token_response;
 
-pub use client::{Exchange, Header, HeaderValue, Outbound, Request};
+pub use client::{Exchange, HOST_NOT_DELIVERABLE, Header, HeaderValue, Outbound, Request, SetupError};
 pub use config::Config;
