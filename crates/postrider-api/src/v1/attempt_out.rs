@@ -128,7 +128,8 @@ impl MessageAttemptOut {
     /// An attempt for this reader. `msg`, when the store read it along, is shown without its payload.
     pub(crate) fn new(listed: ListedAttempt, view: AttemptView) -> Self {
         let ListedAttempt { attempt, progress, latest, message } = listed;
-        let veiled = view.reader == Reader::Application && matches!(attempt.outcome, Outcome::Dns | Outcome::Blocked);
+        let veiled =
+            view.reader == Reader::Application && matches!(attempt.outcome, Outcome::Dns | Outcome::Blocked);
         let detail =
             if veiled { Cow::Borrowed(HOST_NOT_DELIVERABLE) } else { Cow::Owned(attempt.detail.clone()) };
         let outcome = match view.reader {
@@ -229,15 +230,28 @@ mod tests {
     }
 
     fn shown(listed: ListedAttempt, reader: Reader) -> Value {
-        serde_json::to_value(MessageAttemptOut::new(listed, AttemptView { reader, with_content: true })).unwrap()
+        serde_json::to_value(MessageAttemptOut::new(listed, AttemptView { reader, with_content: true }))
+            .unwrap()
     }
 
     #[test]
     fn an_attempt_has_every_member_that_clients_require() {
-        let value = shown(listed(Outcome::HttpError, Some(503), b"busy", "The endpoint answered 503."), Reader::Environment);
+        let value = shown(
+            listed(Outcome::HttpError, Some(503), b"busy", "The endpoint answered 503."),
+            Reader::Environment,
+        );
         for member in [
-            "endpointId", "id", "msgId", "response", "responseDurationMs", "responseStatusCode", "status", "statusText",
-            "timestamp", "triggerType", "url",
+            "endpointId",
+            "id",
+            "msgId",
+            "response",
+            "responseDurationMs",
+            "responseStatusCode",
+            "status",
+            "statusText",
+            "timestamp",
+            "triggerType",
+            "url",
         ] {
             assert!(!value[member].is_null(), "{member}");
         }
@@ -259,7 +273,10 @@ mod tests {
     #[test]
     fn without_an_http_response_the_reason_stands_in_its_place() {
         let value = shown(listed(Outcome::Timeout, None, b"", "No answer within 15 s."), Reader::Environment);
-        assert_eq!((&value["response"], &value["responseStatusCode"]), (&json!("No answer within 15 s."), &json!(0)));
+        assert_eq!(
+            (&value["response"], &value["responseStatusCode"]),
+            (&json!("No answer within 15 s."), &json!(0))
+        );
     }
 
     /// T12: failed resolution and a blocked address look exactly alike to the owner of an endpoint.
@@ -268,7 +285,10 @@ mod tests {
         let mut blocked = listed(Outcome::Blocked, None, b"", "10.0.0.5 is private.");
         blocked.attempt.phases.connect = Some(Duration::from_millis(1));
         let unresolved = listed(Outcome::Dns, None, b"", "NXDOMAIN from 192.0.2.53.");
-        assert_eq!(shown(blocked.clone(), Reader::Application), shown(unresolved.clone(), Reader::Application));
+        assert_eq!(
+            shown(blocked.clone(), Reader::Application),
+            shown(unresolved.clone(), Reader::Application)
+        );
         assert_eq!(shown(blocked.clone(), Reader::Application)["outcome"], "host_not_deliverable");
         assert_eq!(shown(blocked, Reader::Environment)["outcome"], "blocked");
         assert_eq!(shown(unresolved, Reader::Environment)["detail"], "NXDOMAIN from 192.0.2.53.");

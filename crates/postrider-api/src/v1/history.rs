@@ -19,9 +19,34 @@ use postrider_store::{
     page::{Order, PageRequest, Window},
 };
 use std::{collections::BTreeSet, time::Duration};
+use utoipa::IntoParams;
 
 /// How far a list looks back when the caller names no `after`.
 const LOOK_BACK: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// What all lists of history take, for the OpenAPI document.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(crate) struct HistoryParams {
+    /// Items at most, 1 to 250; 50 by default.
+    #[param(minimum = 1, maximum = 250)]
+    limit: Option<u64>,
+    /// `iterator` or `prevIterator` of an answer of this list.
+    iterator: Option<String>,
+    /// Only what is older than this instant.
+    #[param(value_type = Option<String>, format = DateTime)]
+    before: Option<String>,
+    /// Only what is not older than this instant; 90 days before the rest of the list by default.
+    #[param(value_type = Option<String>, format = DateTime)]
+    after: Option<String>,
+    /// Only of messages with this channel.
+    channel: Option<String>,
+    /// Only of messages with this tag.
+    tag: Option<String>,
+    /// Only of messages of these types, separated by commas.
+    event_types: Option<Vec<String>>,
+}
 
 /// What the store is asked for a list of history, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +98,11 @@ pub(crate) fn with_content(query: &Query) -> Result<bool, Problem> {
 
 /// `status`, by number or word.
 pub(crate) fn status(query: &Query) -> Result<Option<Status>, Problem> {
-    query.read("status", "expected 0 (success), 1 (pending), 2 (fail), 3 (sending) or 4 (canceled)", Status::parse)
+    query.read(
+        "status",
+        "expected 0 (success), 1 (pending), 2 (fail), 3 (sending) or 4 (canceled)",
+        Status::parse,
+    )
 }
 
 /// `status_code_class` as a class: 0 (no status line), 1 to 5.
@@ -102,7 +131,12 @@ fn event_types(query: &Query) -> Result<BTreeSet<EventTypeName>, Problem> {
 }
 
 /// Without `after`, the look-back counts from `before` or the position, whichever is earlier, else from now.
-fn window(now: Timestamp, before: Option<Timestamp>, after: Option<Timestamp>, position: Option<Timestamp>) -> Window {
+fn window(
+    now: Timestamp,
+    before: Option<Timestamp>,
+    after: Option<Timestamp>,
+    position: Option<Timestamp>,
+) -> Window {
     let newest = [before, position].into_iter().flatten().min().unwrap_or(now);
     Window { from: Some(after.unwrap_or_else(|| newest.minus(LOOK_BACK))), until: before }
 }
@@ -135,7 +169,12 @@ mod tests {
             (format!("iterator={iterator}"), at.minus(days(90)), None, false),
             (format!("iterator=-{iterator}"), at.minus(days(90)), None, true),
             (format!("iterator={iterator}&after={text}"), at, None, false),
-            (format!("iterator={iterator}&before={}", NOW.to_rfc3339()), at.minus(days(90)), Some(NOW), false),
+            (
+                format!("iterator={iterator}&before={}", NOW.to_rfc3339()),
+                at.minus(days(90)),
+                Some(NOW),
+                false,
+            ),
         ] {
             let asked = read(&query).unwrap();
             assert_eq!(asked.filter.window, Window { from: Some(from), until }, "{query}");
@@ -147,7 +186,9 @@ mod tests {
     /// ING-12: what an answer shows as a date can be given back, also when `+` became a space.
     #[test]
     fn dates_in_every_form_that_clients_send_are_read() {
-        for text in ["2026-01-01T00:00:00+00:00", "2026-01-01%2000:00:00.000000%20UTC", "2026-01-01T00:00:00.000Z"] {
+        for text in
+            ["2026-01-01T00:00:00+00:00", "2026-01-01%2000:00:00.000000%20UTC", "2026-01-01T00:00:00.000Z"]
+        {
             assert_eq!(read(&format!("before={text}")).unwrap().filter.window.until, Some(NOW), "{text}");
         }
     }

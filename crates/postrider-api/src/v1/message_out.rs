@@ -182,7 +182,10 @@ mod tests {
         assert_eq!(payload(message(b"{\"a\":1}"), false, AT), json!({}));
         assert_eq!(payload(gone.clone(), true, AT), json!({"expired": true}));
         assert_eq!(payload(gone, false, AT), json!({}));
-        assert_eq!(payload(message(b"{\"a\":1}"), true, AT.plus(std::time::Duration::from_secs(60))), json!({"expired": true}));
+        assert_eq!(
+            payload(message(b"{\"a\":1}"), true, AT.plus(std::time::Duration::from_secs(60))),
+            json!({"expired": true})
+        );
         for raw in [&b"<xml/>"[..], b"[1]", b"{\"a\":", b"", b"\xff{}", b"{} {}"] {
             assert_eq!(payload(message(raw), true, AT), json!({}), "{raw:?}");
         }

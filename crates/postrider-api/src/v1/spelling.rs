@@ -22,7 +22,10 @@ pub(crate) fn instant<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S:
 
 /// The same, or `null`.
 #[expect(clippy::ref_option, reason = "the signature that serde asks for")]
-pub(crate) fn instant_or_null<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn instant_or_null<S: Serializer>(
+    at: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match at {
         Some(at) => serializer.serialize_some(&at.to_rfc3339()),
         None => serializer.serialize_none(),
@@ -70,7 +73,10 @@ pub(crate) fn name<T: Named, S: Serializer>(value: &T, serializer: S) -> Result<
 
 /// A name, or `null`.
 #[expect(clippy::ref_option, reason = "the signature that serde asks for")]
-pub(crate) fn name_or_null<T: Named, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn name_or_null<T: Named, S: Serializer>(
+    value: &Option<T>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => serializer.serialize_some(value.name()),
         None => serializer.serialize_none(),
