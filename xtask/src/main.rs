@@ -7,10 +7,12 @@
 //! - `tally`: reads results from the output of test runners;
 //! - `tidy`: the map is tested: documents, crate edges, file heads, generated references, licences;
 //! - `reference`: writes the generated references;
+//! - `rig`: breaks a running server on purpose (the rigs themselves are a program of `postrider-bench`);
 //! - `process`: child processes.
 
 mod process;
 mod reference;
+mod rig;
 mod server;
 mod stages;
 mod tally;
@@ -19,7 +21,7 @@ mod tidy;
 mod tools;
 
 use clap::{Parser, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 /// Development commands of the workspace.
 #[derive(Debug, Parser)]
@@ -37,6 +39,12 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Break a running server on purpose and check what it promises: `rig kill --cycles 50 --seed 1`
+    Rig {
+        /// Which rig, and its options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<OsString>,
+    },
     /// Check documents, crate edges, file heads, generated references and licences
     Tidy,
     /// Write docs/reference/openapi.json from the code
@@ -49,6 +57,7 @@ fn main() -> ExitCode {
     let root = root();
     let result = match Cli::parse().command {
         Command::Test { only } => test::run(&root, only.as_deref()),
+        Command::Rig { arguments } => rig::run(&root, &arguments),
         Command::Tidy => tidy::run(&root),
         Command::Openapi => reference::write(&root, &reference::OPENAPI).map(|()| true),
         Command::Reference => reference::write(&root, &reference::CONFIGURATION).map(|()| true),

@@ -1,0 +1,119 @@
+//! `kill -9` in the middle of load, again and again, then one quiet life in which everything must arrive.
+
+use crate::{
+    Kill,
+    connection::Connection,
+    findings::{Findings, Restart},
+    ledger::Ledger,
+    load::Load,
+    node::{Home, Node},
+    receiver,
+};
+use anyhow::{Context, Result, ensure};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::{ops::RangeInclusive, path::Path, time::Duration};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// When the server is killed, in milliseconds after the load began.
+const KILL_AFTER_MS: RangeInclusive<u64> = 10..=800;
+/// How soon deliveries must go on after a restart.
+pub(crate) const REDELIVERY: Duration = Duration::from_secs(2);
+/// How long everything may take to arrive at the end.
+const DRAIN: Duration = Duration::from_mins(2);
+/// How long nothing more may arrive until nothing more is expected.
+const QUIET: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(5);
+
+/// Runs the rig.
+pub(crate) async fn run(options: &Kill, server: &Path) -> Result<Findings> {
+    ensure!(options.endpoints > 0, "--endpoints must be at least 1");
+    let folder = tempfile::tempdir()?;
+    let home = Home { binary: std::path::absolute(server)?, data: folder.path().to_owned() };
+    let result = lives(options, &home).await;
+    if !matches!(&result, Ok(findings) if findings.violations().is_empty()) {
+        let kept = folder.keep();
+        eprintln!("the server's data and log are kept in {}", kept.display());
+    }
+    result
+}
+
+async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
+    let ledger = Ledger::new(options.endpoints);
+    let mut random = StdRng::seed_from_u64(options.seed);
+    let receiver = receiver::start(&ledger).await?;
+    let mut node = home.start().await?;
+    let path = set_up(&node, receiver, options.endpoints).await?;
+    let mut restarts = Vec::new();
+    for life in 0..options.cycles {
+        let load = Load::start(&node.access, &path, &ledger, options.rate);
+        let kill_at = Instant::now() + Duration::from_millis(random.random_range(KILL_AFTER_MS));
+        // Every second life ends whenever it ends, also in the middle of its recovery; the others are long enough to
+        // see whether deliveries go on in time.
+        if life > 0 && life % 2 == 0 {
+            await_redelivery(&ledger, &node, life).await;
+        }
+        sleep_until(kill_at).await;
+        let redelivered = ledger.book().first_redelivery.get(&life).map(|at| *at - node.spawned);
+        let lived = node.spawned.elapsed();
+        restarts.push(Restart { life, start_took: node.start_took, redelivered, lived });
+        node.kill().await.context("killing the server")?;
+        drop(load);
+        // What the server had sent is read before the next life begins, so that it counts for this one.
+        sleep(Duration::from_millis(50)).await;
+        let owed = ledger.book().owed.len();
+        eprint!("\rkilled {} of {} times, {owed} deliveries owed ", life + 1, options.cycles);
+        ledger.book().life = life + 1;
+        node = home.start().await?;
+    }
+    eprintln!();
+    let drained = drain(&ledger).await;
+    let stopped = node.stop().await?;
+    let book = ledger.book();
+    Ok(Findings::new(&book, restarts, drained, stopped.success()))
+}
+
+/// Creates an application and its endpoints; returns the path to publish to.
+async fn set_up(node: &Node, receiver: std::net::SocketAddr, endpoints: u8) -> Result<String> {
+    let access = &node.access;
+    let mut connection = Connection::open(access.address).await?;
+    let app = access.create(&mut connection, "/api/v1/app", r#"{"name":"rig"}"#.to_owned()).await?;
+    for number in 0..endpoints {
+        let endpoint = format!(r#"{{"url":"http://{receiver}/endpoint/{number}"}}"#);
+        access.create(&mut connection, &format!("/api/v1/app/{app}/endpoint"), endpoint).await?;
+    }
+    Ok(format!("/api/v1/app/{app}/msg"))
+}
+
+/// Waits for a message of an earlier life, if one is owed, as long as one may take.
+async fn await_redelivery(ledger: &Ledger, node: &Node, life: u32) {
+    let until = node.spawned + REDELIVERY + POLL;
+    while Instant::now() < until && !ledger.book().first_redelivery.contains_key(&life) {
+        if !ledger.book().owes_from_before() {
+            return;
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Waits until everything that was acknowledged has arrived, and nothing more comes. The time until the last arrival
+/// that was missing; `None` when something never came.
+async fn drain(ledger: &Ledger) -> Option<Duration> {
+    let begun = Instant::now();
+    while !ledger.book().owed.is_empty() {
+        if begun.elapsed() > DRAIN {
+            return None;
+        }
+        sleep(POLL).await;
+    }
+    let took = begun.elapsed();
+    let arrivals = || ledger.book().arrivals.values().map(Vec::len).sum::<usize>();
+    let mut before = arrivals();
+    loop {
+        sleep(QUIET).await;
+        let now = arrivals();
+        if now == before || begun.elapsed() > DRAIN {
+            return Some(took);
+        }
+        before = now;
+    }
+}

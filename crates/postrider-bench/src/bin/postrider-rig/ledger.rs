@@ -1,0 +1,101 @@
+//! What was published and what arrived: the memory of the rig, which outlives every life of the server.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::time::Instant;
+
+/// Shared by publisher, receiver and the rig itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger {
+    book: Arc<Mutex<Book>>,
+}
+
+/// Everything that was noted.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    /// Endpoints that each message goes to.
+    pub(crate) endpoints: u8,
+    /// The life of the server that runs now, from 0.
+    pub(crate) life: u32,
+    /// Messages that were published so far, acknowledged or not: the last serial number.
+    published: u64,
+    /// Publications without an answer: accepted or not, nobody knows.
+    pub(crate) unanswered: u64,
+    /// Publications that were refused.
+    pub(crate) refused: u64,
+    /// Acknowledged messages by id.
+    pub(crate) acknowledged: HashMap<String, Acknowledged>,
+    /// Arrivals by endpoint and message id, in order.
+    pub(crate) arrivals: HashMap<(u8, String), Vec<Arrival>>,
+    /// Deliveries of acknowledged messages that have not arrived yet.
+    pub(crate) owed: HashSet<(u8, String)>,
+    /// When the first message of an earlier life arrived, by life.
+    pub(crate) first_redelivery: BTreeMap<u32, Instant>,
+    /// Requests that cannot have come from a message of ours.
+    pub(crate) strange: Vec<String>,
+}
+
+/// An acknowledged message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Acknowledged {
+    pub(crate) serial: u64,
+    /// The life in which it was published.
+    pub(crate) life: u32,
+}
+
+/// A request that reached the receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) serial: u64,
+    /// The life of the server that sent it.
+    pub(crate) life: u32,
+}
+
+impl Ledger {
+    pub(crate) fn new(endpoints: u8) -> Self {
+        Self { book: Arc::new(Mutex::new(Book::new(endpoints))) }
+    }
+
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    pub(crate) fn new(endpoints: u8) -> Self {
+        Self { endpoints, ..Self::default() }
+    }
+
+    /// A new message: its serial number and the life that it is published in.
+    pub(crate) fn publish(&mut self) -> Acknowledged {
+        self.published += 1;
+        Acknowledged { serial: self.published, life: self.life }
+    }
+
+    /// The server acknowledged a message, perhaps after it had delivered it.
+    pub(crate) fn acknowledge(&mut self, id: &str, message: Acknowledged) {
+        self.acknowledged.insert(id.to_owned(), message);
+        let deliveries = (0..self.endpoints).map(|endpoint| (endpoint, id.to_owned()));
+        self.owed.extend(deliveries.filter(|delivery| !self.arrivals.contains_key(delivery)));
+    }
+
+    /// A request reached an endpoint. The payload says what was published and when.
+    pub(crate) fn arrive(&mut self, endpoint: u8, id: String, message: Acknowledged, at: Instant) {
+        if message.life < self.life {
+            self.first_redelivery.entry(self.life).or_insert(at);
+        }
+        let delivery = (endpoint, id);
+        self.owed.remove(&delivery);
+        let arrival = Arrival { serial: message.serial, life: self.life };
+        self.arrivals.entry(delivery).or_default().push(arrival);
+    }
+
+    /// A message of an earlier life is owed.
+    pub(crate) fn owes_from_before(&self) -> bool {
+        self.owed
+            .iter()
+            .any(|(_, id)| self.acknowledged.get(id).is_some_and(|message| message.life < self.life))
+    }
+}

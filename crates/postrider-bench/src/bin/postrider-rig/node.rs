@@ -1,0 +1,142 @@
+//! The server under test: a real `postrider serve --dev` process that is started on one data directory again and again.
+
+use crate::connection::Connection;
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::Full;
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+
+const START: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(40);
+const POLL: Duration = Duration::from_millis(2);
+
+/// Where the server lives between its lives.
+pub(crate) struct Home {
+    pub(crate) binary: PathBuf,
+    pub(crate) data: PathBuf,
+}
+
+/// One life of the server.
+pub(crate) struct Node {
+    process: Child,
+    pub(crate) access: Access,
+    /// When the process was started.
+    pub(crate) spawned: Instant,
+    /// How long it took until it listened.
+    pub(crate) start_took: Duration,
+}
+
+/// How to talk to it: address and key are new in each life.
+#[derive(Debug, Clone)]
+pub(crate) struct Access {
+    pub(crate) address: SocketAddr,
+    token: String,
+}
+
+impl Home {
+    /// Starts the server and waits until it listens.
+    pub(crate) async fn start(&self) -> Result<Node> {
+        let ready = self.data.join("dev.json");
+        if ready.exists() {
+            fs::remove_file(&ready)?;
+        }
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let spawned = Instant::now();
+        let process = Command::new(&self.binary)
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(&self.data)
+            .current_dir(&self.data)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {}", self.binary.display()))?;
+        let mut node = Node { process, access: Access::nowhere(), spawned, start_took: Duration::ZERO };
+        while spawned.elapsed() < START {
+            if let Some(access) = read_access(&ready) {
+                node.access = access;
+                node.start_took = spawned.elapsed();
+                return Ok(node);
+            }
+            if let Some(status) = node.process.try_wait()? {
+                bail!("the server ended with {status}; its log is {}", self.log().display());
+            }
+            sleep(POLL).await;
+        }
+        bail!("the server did not listen within {START:?}; its log is {}", self.log().display())
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.data.join("server.log")
+    }
+}
+
+impl Node {
+    /// `kill -9`; returns once the process is gone.
+    pub(crate) async fn kill(mut self) -> Result<()> {
+        Ok(self.process.kill().await?)
+    }
+
+    /// Asks it to stop, as an operator would.
+    pub(crate) async fn stop(mut self) -> Result<ExitStatus> {
+        let id = self.process.id().context("the server is gone")?;
+        let id = rustix::process::Pid::from_raw(i32::try_from(id)?).context("a process id")?;
+        rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
+        timeout(STOP, self.process.wait())
+            .await
+            .context("the server did not stop in time")?
+            .map_err(Into::into)
+    }
+}
+
+impl Access {
+    fn nowhere() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), token: String::new() }
+    }
+
+    /// A POST with the key.
+    pub(crate) fn post(&self, path: &str, body: String) -> Result<Request<Full<Bytes>>> {
+        Ok(Request::post(path)
+            .header(header::HOST, self.address.to_string())
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))?)
+    }
+
+    /// Creates something; returns its id.
+    pub(crate) async fn create(
+        &self,
+        connection: &mut Connection,
+        path: &str,
+        body: String,
+    ) -> Result<String> {
+        let (status, answer) = connection.send(self.post(path, body)?).await?;
+        ensure!(status / 100 == 2, "{path} answered {status}: {}", String::from_utf8_lossy(&answer));
+        id_of(&answer).context("an answer without an id")
+    }
+}
+
+/// The `id` of an answer.
+pub(crate) fn id_of(answer: &[u8]) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
+    Some(answer["id"].as_str()?.to_owned())
+}
+
+/// What a `--dev` server writes when it listens; `None` until it is complete.
+fn read_access(file: &Path) -> Option<Access> {
+    let ready: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    let address = ready["url"].as_str()?.strip_prefix("http://")?.trim_end_matches('/').parse().ok()?;
+    Some(Access { address, token: ready["token"].as_str()?.to_owned() })
+}
