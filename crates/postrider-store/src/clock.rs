@@ -45,7 +45,7 @@ impl Clock {
             if now >= at {
                 return;
             }
-            let wait = at.since(now).min(Duration::from_secs(60));
+            let wait = at.since(now).min(Duration::from_mins(1));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = moved => {}

@@ -158,7 +158,8 @@ pub trait Deliveries: Send + Sync + 'static {
 
     /// The attempt of this lease is about to send its first byte. If the process dies before the lease is recorded or
     /// released, the delivery has one more [`deaths`](ClaimedDelivery::deaths) and an attempt with the outcome
-    /// `interrupted` at the next start. Cheap and synchronous. `false` when the lease is lost: send nothing.
+    /// `interrupted` at the next start. Cheap and synchronous. `false` when the lease is lost, or the delivery was
+    /// cancelled or settled meanwhile: send nothing.
     fn started(&self, lease: &Lease, number: u32, url: &str) -> bool;
 
     /// Stores attempts and their deliveries' new states in one commit, shared with other callers. One result per item.

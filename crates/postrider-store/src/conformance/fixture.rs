@@ -33,9 +33,9 @@ use std::{collections::BTreeSet, time::Duration};
 /// Room that no behaviour fills.
 pub(super) const PLENTY: usize = 10_000;
 pub(super) const SECOND: Duration = Duration::from_secs(1);
-pub(super) const MINUTE: Duration = Duration::from_secs(60);
-pub(super) const HOUR: Duration = Duration::from_secs(3600);
-pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const MINUTE: Duration = Duration::from_mins(1);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 /// The step of a failed attempt that is tried again after a minute.
 pub(super) const RETRY: NextStep = NextStep::RetryAfter(MINUTE);
 /// The step of the last attempt of a schedule.
@@ -81,8 +81,8 @@ pub(super) fn tags(names: &[&str]) -> BTreeSet<Tag> {
     names.iter().map(|name| Tag::parse(name).unwrap()).collect()
 }
 
-pub(super) fn key(text: &str) -> Option<IdempotencyKey> {
-    Some(IdempotencyKey::new("POST", "/somewhere", text))
+pub(super) fn key(text: &str) -> IdempotencyKey {
+    IdempotencyKey::new("POST", "/somewhere", text)
 }
 
 pub(super) fn secret(seed: u8) -> SigningSecret {
@@ -209,7 +209,7 @@ pub(super) async fn claim_one(store: &dyn Store) -> ClaimedDelivery {
 }
 
 /// An attempt that fits the step: a success for `Delivered`, else a 500 (410 for `Gone`).
-pub(super) fn attempt(store: &dyn Store, claimed: &ClaimedDelivery, next: &NextStep) -> Attempt {
+pub(super) fn attempt(store: &dyn Store, claimed: &ClaimedDelivery, next: NextStep) -> Attempt {
     let (outcome, status) = match next {
         NextStep::Delivered => (Outcome::Succeeded, Some(200)),
         NextStep::GiveUp(GiveUp::Gone) => (Outcome::HttpError, Some(410)),
@@ -253,7 +253,7 @@ pub(super) async fn record_attempt(
 }
 
 pub(super) async fn record(store: &dyn Store, claimed: &ClaimedDelivery, next: NextStep) -> Recorded {
-    record_attempt(store, claimed, attempt(store, claimed, &next), next).await
+    record_attempt(store, claimed, attempt(store, claimed, next), next).await
 }
 
 /// Claims all that is due and records the same step for each.

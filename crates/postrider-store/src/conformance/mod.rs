@@ -17,12 +17,14 @@
 pub mod access;
 pub mod applications;
 pub mod attempts;
+pub mod claims;
 pub mod deliveries;
 pub mod endpoints;
 pub mod event_types;
 mod fixture;
 pub mod idempotency;
 pub mod messages;
+pub mod resends;
 pub mod restarts;
 pub mod retention;
 pub mod tenancy;
@@ -62,7 +64,35 @@ macro_rules! conformance_suite {
             ]
             attempts: [
             ]
+            claims: [
+                a_claimed_delivery_is_not_claimed_again
+                concurrent_claims_share_no_delivery
+                a_claim_takes_no_more_than_there_is_room_for
+                an_endpoint_has_only_so_many_leases_out
+                a_full_endpoint_is_passed_over
+                a_claim_is_fair_over_endpoints
+                two_long_backlogs_share_a_small_room
+                a_disabled_endpoint_holds_its_deliveries_until_it_is_enabled
+                a_released_delivery_is_due_as_before
+                the_backlog_counts_what_is_pending
+                a_claimer_is_told_when_something_became_claimable
+                many_deliveries_are_worked_off_completely
+            ]
             deliveries: [
+                a_success_ends_a_delivery
+                a_retry_is_due_after_its_wait_and_not_before
+                giving_up_ends_a_delivery_with_the_reason
+                a_retry_beyond_the_deadline_expires
+                the_age_of_a_message_for_later_counts_from_then
+                an_endpoint_that_is_gone_is_disabled_with_the_reason
+                a_delivery_that_ran_while_its_endpoint_was_disabled_is_recorded_and_held
+                a_deleted_endpoint_cancels_its_deliveries_and_keeps_its_history
+                a_lease_is_good_for_one_record
+                records_of_a_batch_have_a_result_each
+                destinations_are_listed_by_page
+                messages_of_an_endpoint_are_filtered_by_how_they_stand
+                messages_of_an_endpoint_are_filtered_and_paged
+                an_attempt_without_an_answer_is_kept_as_such
             ]
             endpoints: [
             ]
@@ -88,6 +118,16 @@ macro_rules! conformance_suite {
                 a_filtered_list_pages_over_what_matches
                 an_expunged_payload_is_gone_and_its_deliveries_are_cancelled
                 ids_grow_in_the_order_of_acceptance
+            ]
+            resends: [
+                a_resend_is_one_manual_attempt_due_now
+                what_was_delivered_stays_delivered_whatever_a_resend_comes_to
+                a_failed_resend_does_not_end_the_automatic_chain
+                a_successful_resend_settles_what_was_pending
+                a_delivery_settled_while_it_ran_keeps_its_state
+                a_resend_to_a_disabled_endpoint_is_held
+                a_resend_reaches_an_endpoint_that_never_got_the_message
+                a_resend_that_cannot_be_is_refused
             ]
             retention: [
             ]
@@ -127,11 +167,13 @@ mod tests {
         ("access", include_str!("access.rs")),
         ("applications", include_str!("applications.rs")),
         ("attempts", include_str!("attempts.rs")),
+        ("claims", include_str!("claims.rs")),
         ("deliveries", include_str!("deliveries.rs")),
         ("endpoints", include_str!("endpoints.rs")),
         ("event_types", include_str!("event_types.rs")),
         ("idempotency", include_str!("idempotency.rs")),
         ("messages", include_str!("messages.rs")),
+        ("resends", include_str!("resends.rs")),
         ("restarts", include_str!("restarts.rs")),
         ("retention", include_str!("retention.rs")),
         ("tenancy", include_str!("tenancy.rs")),
