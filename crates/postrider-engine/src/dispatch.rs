@@ -11,7 +11,10 @@ use crate::{
 };
 use futures_util::FutureExt;
 use postrider_outbound::Outbound;
-use postrider_store::{Store, deliveries::ClaimedDelivery};
+use postrider_store::{
+    Store,
+    deliveries::{ClaimedDelivery, Deliveries},
+};
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -41,7 +44,7 @@ impl Dispatch {
     ) -> Self {
         Self {
             attempts: Attempts::new(Arc::clone(&store), outbound, config),
-            recorder: Recorder::new(Arc::clone(&store), metrics.clone()),
+            recorder: Recorder::new(Arc::clone(&store) as Arc<dyn Deliveries>, metrics.clone()),
             suspects: Semaphore::new(1),
             store,
             metrics,

@@ -3,8 +3,8 @@
 
 use crate::{backoff::Backoff, metrics::Metrics};
 use postrider_store::{
-    Store, StoreError,
-    deliveries::{AttemptRecord, Recorded},
+    StoreError,
+    deliveries::{AttemptRecord, Deliveries, Recorded},
 };
 use std::sync::{
     Arc,
@@ -13,7 +13,7 @@ use std::sync::{
 
 /// Brings results to the store.
 pub(crate) struct Recorder {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Deliveries>,
     metrics: Metrics,
     /// Results that wait because the store takes none at present.
     stuck: AtomicUsize,
@@ -27,7 +27,7 @@ struct Unstored<'a> {
 }
 
 impl Recorder {
-    pub(crate) fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
+    pub(crate) fn new(store: Arc<dyn Deliveries>, metrics: Metrics) -> Self {
         Self { store, metrics, stuck: AtomicUsize::new(0) }
     }
 
@@ -89,5 +89,63 @@ impl Drop for Unstored<'_> {
         if self.outage && self.recorder.stuck.fetch_sub(1, Ordering::Relaxed) == 1 {
             tracing::info!("results can be stored again: deliveries go on");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{self, Records};
+    use postrider_model::{delivery::State, outcome::Outcome};
+    use prometheus_client::registry::Registry;
+    use std::time::Duration;
+
+    fn recorder(answers: Vec<Result<Recorded, StoreError>>) -> (Recorder, Arc<Records>) {
+        let records = Arc::new(Records::answering(answers));
+        let store: Arc<dyn Deliveries> = Arc::clone(&records) as Arc<dyn Deliveries>;
+        (Recorder::new(store, Metrics::register(&mut Registry::default())), records)
+    }
+
+    fn full() -> Result<Recorded, StoreError> {
+        Err(StoreError::Full { detail: "no space".to_owned() })
+    }
+
+    fn stored() -> Result<Recorded, StoreError> {
+        Ok(Recorded::Stored(State::Delivered))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_is_kept_until_the_store_has_space_again() {
+        let (recorder, records) = recorder(vec![full(), full(), full(), stored()]);
+        let record = samples::record(Outcome::Succeeded);
+        let storing = recorder.store(record.clone());
+        tokio::pin!(storing);
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut storing).await.is_err());
+        assert!(recorder.is_stuck(), "nothing may be claimed meanwhile");
+        assert_eq!(recorder.metrics.unstored_results.get(), 1);
+        storing.await;
+        assert!(!recorder.is_stuck());
+        assert_eq!(recorder.metrics.unstored_results.get(), 0);
+        assert_eq!(records.taken(), vec![record.attempt.id; 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_that_alone_cannot_be_stored_stops_nothing_else() {
+        let broken = StoreError::Inconsistent { table: "delivery", column: "state", row: "7".to_owned() };
+        let (recorder, records) = recorder(vec![Err(broken), stored()]);
+        let storing = recorder.store(samples::record(Outcome::Succeeded));
+        tokio::pin!(storing);
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut storing).await.is_err());
+        assert!(!recorder.is_stuck());
+        storing.await;
+        assert_eq!(records.taken().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_result_is_dropped_and_counted() {
+        let (recorder, records) = recorder(vec![Ok(Recorded::Superseded)]);
+        recorder.store(samples::record(Outcome::Succeeded)).await;
+        assert_eq!(records.taken().len(), 1);
+        assert_eq!(recorder.metrics.superseded_results.get(), 1);
     }
 }
