@@ -100,23 +100,21 @@ mod tests {
     use prometheus_client::registry::Registry;
     use std::time::Duration;
 
+    const STORED: Recorded = Recorded::Stored(State::Delivered);
+
     fn recorder(answers: Vec<Result<Recorded, StoreError>>) -> (Recorder, Arc<Records>) {
         let records = Arc::new(Records::answering(answers));
         let store: Arc<dyn Deliveries> = Arc::clone(&records) as Arc<dyn Deliveries>;
         (Recorder::new(store, Metrics::register(&mut Registry::default())), records)
     }
 
-    fn full() -> Result<Recorded, StoreError> {
-        Err(StoreError::Full { detail: "no space".to_owned() })
-    }
-
-    fn stored() -> Result<Recorded, StoreError> {
-        Ok(Recorded::Stored(State::Delivered))
+    fn full() -> StoreError {
+        StoreError::Full { detail: "no space".to_owned() }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_result_is_kept_until_the_store_has_space_again() {
-        let (recorder, records) = recorder(vec![full(), full(), full(), stored()]);
+        let (recorder, records) = recorder(vec![Err(full()), Err(full()), Err(full()), Ok(STORED)]);
         let record = samples::record(Outcome::Succeeded);
         let storing = recorder.store(record.clone());
         tokio::pin!(storing);
@@ -132,7 +130,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_result_that_alone_cannot_be_stored_stops_nothing_else() {
         let broken = StoreError::Inconsistent { table: "delivery", column: "state", row: "7".to_owned() };
-        let (recorder, records) = recorder(vec![Err(broken), stored()]);
+        let (recorder, records) = recorder(vec![Err(broken), Ok(STORED)]);
         let storing = recorder.store(samples::record(Outcome::Succeeded));
         tokio::pin!(storing);
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut storing).await.is_err());
