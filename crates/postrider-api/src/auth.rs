@@ -17,6 +17,7 @@ use postrider_model::{
     id::ApplicationId,
 };
 use std::collections::BTreeSet;
+use tokio::time::Instant;
 
 /// Also the answer to a request without a token; clients compare the text.
 const INVALID_TOKEN: &str = "Invalid token";
@@ -99,7 +100,7 @@ impl FromRequestParts<ApiState> for Caller {
         let refused = matches!(&found, Err(error) if error.status() == http::StatusCode::UNAUTHORIZED);
         if refused
             && let Some(ClientAddress(address)) = address
-            && !state.failures.count(address)
+            && !state.failures.count(address, Instant::now())
         {
             return Err(failures::too_many());
         }

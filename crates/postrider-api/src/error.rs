@@ -84,6 +84,25 @@ impl Problems {
         self.0.push(problem);
     }
 
+    /// Nothing was wrong so far.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The same problems with the member of the body that holds the checked object in front.
+    #[must_use]
+    pub fn within(mut self, member: &str) -> Self {
+        for problem in &mut self.0 {
+            problem.loc.insert(1.min(problem.loc.len()), member.to_owned());
+        }
+        self
+    }
+
+    /// The 422.
+    pub fn into_error(self) -> ApiError {
+        ApiError::invalid(self.0)
+    }
+
     /// The 422, if there was any problem.
     pub fn finish(self) -> Result<(), ApiError> {
         if self.0.is_empty() { Ok(()) } else { Err(ApiError::invalid(self.0)) }

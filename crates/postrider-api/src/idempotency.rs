@@ -4,9 +4,19 @@ use crate::{error::ApiError, state::ApiState};
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use postrider_store::idempotency::IdempotencyKey;
+use utoipa::IntoParams;
 
 /// Longest key, in bytes.
 const KEY_BYTES: usize = 256;
+
+/// The header, for the OpenAPI document.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct IdempotencyParams {
+    /// A repeated request with the same key is answered as the first one was, and does nothing.
+    #[param(rename = "idempotency-key", max_length = 256)]
+    pub idempotency_key: Option<String>,
+}
 
 /// The key of a request, if it has one: same method, path, query and key mean the same request.
 #[derive(Debug, Clone, Copy)]

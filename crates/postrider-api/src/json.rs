@@ -157,19 +157,35 @@ fn problem(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
     if cause.classify() != Category::Data {
         let place = format!("line {} column {}", cause.line(), cause.column());
-        return Problem::json(vec![], format!("not valid JSON: {text} ({place})"));
+        return Problem::json(path, format!("not valid JSON: {text} ({place})"));
     }
     let message =
         if let Some(name) = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
             path.push(name.to_owned());
             "is required".to_owned()
         } else if text.starts_with("invalid ") || text.starts_with("unknown variant ") {
-            text.rsplit_once(", expected ")
-                .map_or_else(|| "has the wrong type".to_owned(), |(_, what)| format!("expected {what}"))
+            text.rsplit_once(", expected ").map_or_else(
+                || "has the wrong type".to_owned(),
+                |(_, what)| format!("expected {}", spelled(what)),
+            )
         } else {
             text.to_owned()
         };
     Problem::json(path, message)
+}
+
+/// What serde calls types, as a caller of an HTTP API calls them.
+fn spelled(what: &str) -> &str {
+    match what {
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number, zero or more",
+        "f64" => "a number",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        "a boolean" => "`true` or `false`",
+        other => other.strip_prefix("struct ").map_or(other, |_| "an object"),
+    }
 }
 
 /// For `#[serde(deserialize_with)]`: a map whose keys are all different, so that a caller does not lose one of two

@@ -6,12 +6,14 @@
 //! - [`auth`]: who calls and what they may do; [`scope`]: the application and endpoint that a path names;
 //! - [`json`], [`query`], [`patch`]: reading what a caller sent; [`paging`], [`idempotency`]: the rules of lists and of
 //!   repeated requests; [`error`]: every answer that is not a success;
+//! - [`openapi`]: the description of all operations, and the page that shows it;
 //! - [`state`], [`config`], [`ports`]: what the binary brings.
 //!
 //! No SQL and no outgoing connection here: durable state goes through the store's contract, the rest through ports.
 
 pub mod auth;
 pub mod config;
+mod docs_page;
 pub mod error;
 pub mod idempotency;
 pub mod json;

@@ -8,7 +8,42 @@ use postrider_model::{
 };
 use postrider_store::page::{Order, Page, PageRequest};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
+
+/// The parameters of lists, for the OpenAPI document.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageParams {
+    /// Items at most; 50 when left out.
+    #[param(minimum = 1, maximum = 250)]
+    pub limit: Option<u16>,
+    /// `iterator` or `prevIterator` of an earlier answer.
+    pub iterator: Option<String>,
+}
+
+/// The parameters of lists that can be turned round, for the OpenAPI document.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OrderedPageParams {
+    /// Items at most; 50 when left out.
+    #[param(minimum = 1, maximum = 250)]
+    pub limit: Option<u16>,
+    /// `iterator` or `prevIterator` of an earlier answer.
+    pub iterator: Option<String>,
+    /// The order of the items.
+    #[param(inline)]
+    pub order: Option<Ordering>,
+}
+
+/// The order of a list.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum Ordering {
+    /// Oldest or alphabetically first first.
+    Ascending,
+    /// The other way round.
+    Descending,
+}
 
 /// What a list is ordered by and continued from.
 pub trait Position: Sized {

@@ -4,6 +4,7 @@ use crate::{
     auth::{Failures, KnownEnvironments},
     config::Config,
     ports::{Metrics, Pulse},
+    v1::health::LastWrite,
 };
 use postrider_store::Store;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub struct ApiState {
     pub config: Arc<Config>,
     pub(crate) failures: Arc<Failures>,
     pub(crate) known_environments: Arc<KnownEnvironments>,
+    pub(crate) last_write: Arc<LastWrite>,
 }
 
 impl ApiState {
@@ -31,6 +33,14 @@ impl ApiState {
         metrics: Arc<dyn Metrics>,
         config: Arc<Config>,
     ) -> Self {
-        Self { store, pulse, metrics, config, failures: Arc::default(), known_environments: Arc::default() }
+        Self {
+            store,
+            pulse,
+            metrics,
+            config,
+            failures: Arc::default(),
+            known_environments: Arc::default(),
+            last_write: Arc::default(),
+        }
     }
 }

@@ -20,7 +20,7 @@ use tower_http::{
 /// A handler has answered after this time, reading the body included.
 const HANDLER_TIME: Duration = Duration::from_secs(35);
 /// How long browsers may remember a CORS answer.
-const CORS_AGE: Duration = Duration::from_secs(600);
+const CORS_AGE: Duration = Duration::from_mins(10);
 
 /// Puts the routes behind everything that is the same for all of them.
 pub fn wrap(routes: Router<ApiState>, state: ApiState) -> Router {
