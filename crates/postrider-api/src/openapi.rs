@@ -1,11 +1,16 @@
 //! The OpenAPI document: generated from the handlers, served as JSON, and written to a file by `cargo xtask openapi`.
 
-use crate::{docs_page, router, state::ApiState};
+use crate::{
+    docs_page,
+    error::{ErrorBody, Problem, ValidationErrorBody},
+    router,
+    state::ApiState,
+};
 use axum::{Router, routing};
 use bytes::Bytes;
 use http::header;
 use utoipa::openapi::{
-    Components, Info, License, OpenApi, OpenApiBuilder, Paths, SecurityRequirement,
+    ComponentsBuilder, Info, License, OpenApi, OpenApiBuilder, Paths, SecurityRequirement,
     security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     tag::TagBuilder,
 };
@@ -46,8 +51,13 @@ pub fn base() -> OpenApi {
     info.description = Some(DESCRIPTION.to_owned());
     info.license = Some(License::new(env!("CARGO_PKG_LICENSE")));
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key")).build();
-    let mut components = Components::new();
-    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    // The errors are described once for all operations, so their schemas are not found through any one of them.
+    let components = ComponentsBuilder::new()
+        .schema_from::<ErrorBody>()
+        .schema_from::<ValidationErrorBody>()
+        .schema_from::<Problem>()
+        .security_scheme("bearer", SecurityScheme::Http(bearer))
+        .build();
     let tags =
         TAGS.map(|(name, description)| TagBuilder::new().name(name).description(Some(description)).build());
     OpenApiBuilder::new()

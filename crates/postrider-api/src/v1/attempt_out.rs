@@ -97,8 +97,9 @@ pub(crate) struct MessageAttemptOut {
 /// Milliseconds of each phase; `null` for a phase that did not happen (a reused connection resolves no name).
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "units stand in the names")]
 pub(crate) struct TimingsOut {
-    /// Getting an `OAuth2` access token.
+    /// Getting an OAuth2 access token.
     #[serde(serialize_with = "spelling::millis_or_null")]
     #[schema(value_type = Option<f64>)]
     token_ms: Option<Duration>,

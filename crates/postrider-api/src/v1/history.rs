@@ -22,7 +22,7 @@ use std::{collections::BTreeSet, time::Duration};
 use utoipa::IntoParams;
 
 /// How far a list looks back when the caller names no `after`.
-const LOOK_BACK: Duration = Duration::from_secs(90 * 24 * 3600);
+const LOOK_BACK: Duration = Duration::from_hours(90 * 24);
 
 /// What all lists of history take, for the OpenAPI document.
 #[derive(Debug, IntoParams)]
@@ -74,13 +74,6 @@ impl<K: Kind> Asked<K> {
         let window = window(now, before, after, page.cursor.map(|id| id.timestamp()));
         let filter = MessageFilter { channel: channel?, tag: tag?, event_types: event_types?, window };
         Some(Self { page, filter })
-    }
-
-    /// The same for a list that asks nothing else.
-    pub(crate) fn read_alone(query: &Query, now: Timestamp) -> Result<Self, ApiError> {
-        let mut problems = Problems::default();
-        let read = Self::read(query, now, &mut problems);
-        complete(read, problems)
     }
 }
 
@@ -150,11 +143,13 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 
     fn days(count: u64) -> Duration {
-        Duration::from_secs(count * 24 * 3600)
+        Duration::from_hours(count * 24)
     }
 
     fn read(query: &str) -> Result<Asked<MessageKind>, ApiError> {
-        Asked::read_alone(&Query::parse(query), NOW)
+        let mut problems = Problems::default();
+        let read = Asked::read(&Query::parse(query), NOW, &mut problems);
+        complete(read, problems)
     }
 
     #[test]

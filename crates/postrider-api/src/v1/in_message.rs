@@ -30,7 +30,7 @@ pub(crate) struct MessagePath {
 /// The parameters of paths below a message and an endpoint, for the OpenAPI document.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
-#[expect(dead_code, reason = "only its description is used")]
+#[expect(dead_code, clippy::struct_field_names, reason = "only its description is used")]
 pub(crate) struct MessageEndpointPath {
     /// The application's id or uid.
     app_id: String,
@@ -43,7 +43,7 @@ pub(crate) struct MessageEndpointPath {
 /// The parameters of paths below an attempt, for the OpenAPI document.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
-#[expect(dead_code, reason = "only its description is used")]
+#[expect(dead_code, clippy::struct_field_names, reason = "only its description is used")]
 pub(crate) struct AttemptPath {
     /// The application's id or uid.
     app_id: String,
@@ -55,7 +55,7 @@ pub(crate) struct AttemptPath {
 
 /// The message in the path, for callers that may read the application's history.
 #[derive(Debug)]
-pub struct InMessage {
+pub(crate) struct InMessage {
     /// The application and who calls.
     pub(crate) within: InApplication,
     /// The message with its payload.
@@ -89,7 +89,7 @@ impl FromRequestParts<ApiState> for InMessage {
 
 /// The attempt that a path names, not looked for yet.
 #[derive(Debug, Clone, Copy)]
-pub struct NamedAttempt(pub(crate) AttemptId);
+pub(crate) struct NamedAttempt(pub(crate) AttemptId);
 
 impl FromRequestParts<ApiState> for NamedAttempt {
     type Rejection = ApiError;

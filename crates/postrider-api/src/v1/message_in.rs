@@ -26,16 +26,16 @@ use std::{borrow::Cow, collections::BTreeMap, collections::BTreeSet, time::Durat
 use utoipa::ToSchema;
 
 /// `deliverAt` is at least this far ahead: below it, publishing later is simpler. Svix's bound.
-const DELIVER_AT_LEAST: Duration = Duration::from_secs(60);
+const DELIVER_AT_LEAST: Duration = Duration::from_mins(1);
 /// `deliverAt` is at most this far ahead. Svix's bound.
-const DELIVER_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+const DELIVER_AT_MOST: Duration = Duration::from_hours(24);
 /// What clocks may differ and requests may take before a bound of `deliverAt` counts.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// Longest retention of a payload that a publisher can ask for, in hours: 90 days.
 const RETENTION_HOURS: u64 = 90 * 24;
 /// Longest content type, in bytes.
 const CONTENT_TYPE_BYTES: usize = 255;
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// A message to publish.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -108,9 +108,10 @@ pub(crate) struct Publication<'a> {
 impl<'a> Publication<'a> {
     /// Reads a request body. 413 for a payload that is too large, 422 with all other problems.
     pub(crate) fn read(body: &'a Bytes, now: Timestamp) -> Result<Self, ApiError> {
-        let envelope: MessageIn<'a> = json::parse(body)?;
+        let mut envelope: MessageIn<'a> = json::parse(body)?;
+        let raw = envelope.transformations_params.as_mut().and_then(|params| params.raw_payload.take());
         let params = envelope.transformations_params.as_ref();
-        let payload = match params.and_then(|params| params.raw_payload.as_ref()) {
+        let payload = match raw {
             Some(raw) => raw_payload(body, raw),
             None => json_payload(body, envelope.payload),
         };
@@ -197,13 +198,13 @@ fn json_payload(body: &Bytes, payload: Option<&RawValue>) -> Result<Bytes, Refus
     }
 }
 
-fn raw_payload(body: &Bytes, raw: &Cow<'_, str>) -> Result<Bytes, Refused> {
+fn raw_payload(body: &Bytes, raw: Cow<'_, str>) -> Result<Bytes, Refused> {
     if raw.len() > limits::PAYLOAD_BYTES {
         return Err(Refused::TooLarge);
     }
     Ok(match raw {
         Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
-        Cow::Owned(text) => Bytes::from(text.clone()),
+        Cow::Owned(text) => Bytes::from(text),
     })
 }
 
@@ -362,7 +363,7 @@ mod tests {
         let read = Publication::read(&body, NOW).unwrap();
         assert_eq!(read.event_id.unwrap().as_str(), "e-1");
         assert_eq!((read.channels.len(), read.tags.len()), (2, 1));
-        assert_eq!(read.payload_lifetime, Some(Duration::from_secs(7200)));
+        assert_eq!(read.payload_lifetime, Some(Duration::from_hours(2)));
         assert_eq!(read.deliver_at, Some(NOW.plus(HOUR)));
         assert!(read.content_type.is_none() && read.application.is_none());
     }

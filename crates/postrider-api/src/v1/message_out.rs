@@ -134,7 +134,7 @@ pub(crate) mod samples {
             tags: BTreeSet::new(),
             content_type: None,
             deliver_at: None,
-            payload_expires_at: AT.plus(std::time::Duration::from_secs(60)),
+            payload_expires_at: AT.plus(std::time::Duration::from_mins(1)),
             created_at: AT,
         };
         MessageWithPayload { message, payload: Some(Bytes::from_static(payload)) }
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(payload(gone.clone(), true, AT), json!({"expired": true}));
         assert_eq!(payload(gone, false, AT), json!({}));
         assert_eq!(
-            payload(message(b"{\"a\":1}"), true, AT.plus(std::time::Duration::from_secs(60))),
+            payload(message(b"{\"a\":1}"), true, AT.plus(std::time::Duration::from_mins(1))),
             json!({"expired": true})
         );
         for raw in [&b"<xml/>"[..], b"[1]", b"{\"a\":", b"", b"\xff{}", b"{} {}"] {

@@ -53,7 +53,7 @@ pub(crate) struct ContentQuery {
 
 /// A caller that may publish, and the application it names; not looked for yet, since publishing can create it.
 #[derive(Debug)]
-pub struct Publishing {
+pub(crate) struct Publishing {
     caller: Caller,
     reference: String,
 }

@@ -14,11 +14,11 @@ use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 
 /// The longest window, and the one by default.
-const LONGEST: Duration = Duration::from_secs(28 * 24 * 3600);
+const LONGEST: Duration = Duration::from_hours(28 * 24);
 /// What a window may be longer: for callers that computed its start a moment ago.
-const LONGEST_SLACK: Duration = Duration::from_secs(5 * 60);
+const LONGEST_SLACK: Duration = Duration::from_mins(5);
 /// What the clocks of callers may be ahead of ours.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+const CLOCK_SKEW: Duration = Duration::from_mins(1);
 const HOUR_MICROS: i64 = 3600 * 1_000_000;
 
 /// A window of time, for the OpenAPI document.
@@ -154,8 +154,8 @@ mod tests {
 
     #[test]
     fn a_window_is_at_most_28_days_and_not_in_the_future() {
-        let day = |count: u64| NOW.minus(Duration::from_secs(count * 24 * 3600));
-        let minute = Duration::from_secs(60);
+        let day = |count: u64| NOW.minus(Duration::from_hours(count * 24));
+        let minute = Duration::from_mins(1);
         for (since, until, expected) in [
             (None, None, Ok((day(28), NOW.plus(CLOCK_SKEW)))),
             (None, Some(day(2)), Ok((day(30), day(2)))),
@@ -173,7 +173,7 @@ mod tests {
     fn attempts_are_counted_in_full_hours() {
         let half_past = NOW;
         let hour = Timestamp::from_micros(1_767_225_600_000_000);
-        let next = hour.plus(Duration::from_secs(3600));
+        let next = hour.plus(Duration::from_hours(1));
         assert_eq!(full_hours(half_past, half_past), Window { from: Some(hour), until: Some(next) });
         assert_eq!(full_hours(hour, next), Window { from: Some(hour), until: Some(next) });
     }
