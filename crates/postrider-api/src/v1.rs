@@ -5,10 +5,12 @@
 pub mod applications;
 pub(crate) mod attempt_out;
 pub(crate) mod attempts;
+pub(crate) mod credentials;
 pub(crate) mod destinations;
 pub mod endpoint_in;
 pub mod endpoint_out;
 pub mod endpoints;
+pub mod event_type_in;
 pub mod event_types;
 pub(crate) mod examples;
 mod fields;

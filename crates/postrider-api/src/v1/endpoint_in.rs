@@ -1,8 +1,11 @@
 //! What a caller says of an endpoint, read and checked; which event types exist is asked of the store.
 
-use super::fields;
+use super::{
+    credentials::{check_clear_text, check_headers, generate_secret, has_sensitive},
+    fields,
+};
 use crate::{
-    config::{Config, SignatureType},
+    config::Config,
     error::{ApiError, Problem, Problems},
     json::unique_or_null,
     patch::Patch,
@@ -19,7 +22,7 @@ use postrider_model::{
     message::Channel,
     retry::RetryPolicy,
     signature::SigningSecret,
-    url::{EndpointUrl, Scheme, UrlRules},
+    url::{EndpointUrl, UrlRules},
 };
 use postrider_store::endpoints::{EndpointFields, NewEndpoint};
 use serde::Deserialize;
@@ -256,38 +259,6 @@ impl EndpointPatch {
             legacy_version: version(fields::not_null("version", self.version, current.legacy_version)?)?,
         })
     }
-}
-
-/// A new signing secret.
-pub(crate) fn generate_secret(kind: SignatureType) -> SigningSecret {
-    match kind {
-        SignatureType::Hmac => SigningSecret::hmac(rand::random()),
-        SignatureType::Ed25519 => SigningSecret::ed25519(rand::random()),
-    }
-}
-
-/// Custom headers, each checked, the problem at the header that has it.
-pub(crate) fn check_headers(headers: Vec<CustomHeader>) -> Result<CustomHeaders, Problem> {
-    CustomHeaders::new(headers)
-        .map_err(|refusal| Problem::at("body", &["headers", &refusal.name], refusal.reason))
-}
-
-/// Is there a header whose value must not be shown?
-pub(crate) fn has_sensitive(headers: &CustomHeaders) -> bool {
-    headers.iter().any(|header| header.sensitive)
-}
-
-/// Credentials do not go over clear text, except with `--dev`.
-pub(crate) fn check_clear_text(
-    url: &EndpointUrl,
-    rules: &UrlRules,
-    member: &'static str,
-) -> Result<(), Problem> {
-    if url.scheme() == Scheme::Https || rules.dev {
-        return Ok(());
-    }
-    Err(Problem::body(member, "credentials are not sent over http: give the endpoint an https URL first")
-        .kind("https_required"))
 }
 
 /// 422 unless every type exists, is not archived, and can be seen by the caller.

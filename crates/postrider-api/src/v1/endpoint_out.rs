@@ -44,6 +44,8 @@ pub struct EndpointOut {
     channels: Option<Vec<String>>,
     /// Your own data.
     metadata: Metadata,
+    /// Its messages are sent with an OAuth2 token.
+    has_oauth: bool,
     /// Waits between attempts in seconds; `null` means the server's.
     retry_schedule: Option<Vec<f64>>,
     /// Age in seconds at which a delivery is given up, when it was set.
@@ -59,8 +61,9 @@ pub struct EndpointOut {
     updated_at: String,
 }
 
-impl From<Endpoint> for EndpointOut {
-    fn from(endpoint: Endpoint) -> Self {
+impl EndpointOut {
+    /// The endpoint, and whether it has OAuth2 settings.
+    pub(crate) fn new(endpoint: Endpoint, has_oauth: bool) -> Self {
         let event_types = names(endpoint.filter.event_types.iter().map(EventTypeName::as_str));
         Self {
             id: endpoint.id.to_string(),
@@ -77,6 +80,7 @@ impl From<Endpoint> for EndpointOut {
             event_types,
             channels: names(endpoint.filter.channels.iter().map(Channel::as_str)),
             metadata: endpoint.metadata,
+            has_oauth,
             deadline_seconds: endpoint
                 .retry
                 .as_ref()

@@ -1,7 +1,10 @@
 //! Endpoints: create, list and search, get, replace, patch, delete.
 
-use super::endpoint_in::{EndpointIn, EndpointPatch, check_clear_text, has_sensitive, require_event_types};
 pub use super::endpoint_out::EndpointOut;
+use super::{
+    credentials::{check_clear_text, generate_secret, has_sensitive},
+    endpoint_in::{EndpointIn, EndpointPatch, require_event_types},
+};
 use crate::{
     error::{ApiError, Errors, Problem},
     idempotency::{Idempotency, IdempotencyParams},
@@ -20,7 +23,7 @@ use postrider_model::{application::Ref, endpoint::Endpoint, limits, url::Endpoin
 use postrider_store::{
     WriteError,
     endpoints::{AppScope, EndpointFields, EndpointFilter, NewEndpoint},
-    page::Order,
+    page::{Order, Page},
 };
 use utoipa::IntoParams;
 
@@ -59,7 +62,12 @@ pub async fn list(
     let filter = filter(&query)?;
     let page = paging::ordered_request(&query, Order::Descending)?;
     let page = state.store.endpoints(&scope, filter, page).await?;
-    Ok(Json(ListResponse::new(page, |endpoint| endpoint.id.to_string(), EndpointOut::from)))
+    let mut items = Vec::with_capacity(page.items.len());
+    for endpoint in page.items {
+        items.push((endpoint.id, shown(&state, &scope, endpoint).await?));
+    }
+    let page = Page { items, done: page.done };
+    Ok(Json(ListResponse::new(page, |(id, _)| id.to_string(), |(_, endpoint)| endpoint)))
 }
 
 fn filter(query: &Query) -> Result<EndpointFilter, Problem> {
@@ -104,7 +112,8 @@ pub async fn create(
     let endpoint = body.check_new(&state.config)?;
     require_event_types(&state, &target.caller, &endpoint.fields.filter.event_types).await?;
     let created = state.store.create_endpoint(&target.scope, endpoint, idempotency).await.map_err(refuse)?;
-    Ok((StatusCode::CREATED, Json(created.item.into())))
+    // A replay finds the endpoint as it stands, perhaps with settings made since.
+    Ok((StatusCode::CREATED, Json(shown(&state, &target.scope, created.item).await?)))
 }
 
 /// Get an endpoint by id or uid.
@@ -116,8 +125,11 @@ pub async fn create(
     params(EndpointPath),
     responses((status = 200, body = EndpointOut), Errors),
 )]
-pub async fn get(InEndpoint { endpoint, .. }: InEndpoint) -> Json<EndpointOut> {
-    Json(endpoint.into())
+pub async fn get(
+    State(state): State<ApiState>,
+    InEndpoint { scope, endpoint, .. }: InEndpoint,
+) -> Result<Json<EndpointOut>, ApiError> {
+    Ok(Json(shown(&state, &scope, endpoint).await?))
 }
 
 /// Replace an endpoint, or create one when there is none of this id or uid. What is left out is cleared; signing
@@ -149,14 +161,14 @@ pub async fn upsert(
         let Some(current) = find(&state, &target.scope, reference.as_ref()).await? else {
             let endpoint = NewEndpoint {
                 fields,
-                secret: super::endpoint_in::generate_secret(state.config.default_signature_type),
+                secret: generate_secret(state.config.default_signature_type),
                 headers: postrider_model::headers::CustomHeaders::default(),
             };
             let created = state.store.create_endpoint(&target.scope, endpoint, None).await.map_err(refuse)?;
-            return Ok((StatusCode::CREATED, Json(created.item.into())));
+            return Ok((StatusCode::CREATED, Json(EndpointOut::new(created.item, false))));
         };
         if let Some(endpoint) = replace(&state, &target.scope, &current, fields.clone()).await? {
-            return Ok((StatusCode::OK, Json(endpoint.into())));
+            return Ok((StatusCode::OK, Json(shown(&state, &target.scope, endpoint).await?)));
         }
     }
     Err(WriteError::Stale.into())
@@ -185,7 +197,7 @@ pub async fn patch(
             require_event_types(&state, &caller, &fields.filter.event_types).await?;
         }
         if let Some(endpoint) = replace(&state, &scope, &current, fields).await? {
-            return Ok(Json(endpoint.into()));
+            return Ok(Json(shown(&state, &scope, endpoint).await?));
         }
         current = find(&state, &scope, Some(&id)).await?.ok_or_else(ApiError::entity_not_found)?;
     }
@@ -210,6 +222,18 @@ pub async fn delete(
     } else {
         Err(ApiError::entity_not_found())
     }
+}
+
+/// The endpoint with what its credentials tell; from memory in the usual case.
+async fn shown(state: &ApiState, scope: &AppScope, endpoint: Endpoint) -> Result<EndpointOut, ApiError> {
+    let settings = state.store.send_settings(scope, endpoint.id).await?;
+    let has_oauth = match settings.as_deref().map(|settings| &settings.credentials) {
+        Some(Ok(credentials)) => credentials.oauth.is_some(),
+        // The settings can be read also when a secret cannot be opened.
+        Some(Err(_)) => state.store.oauth(scope, endpoint.id).await?.is_some(),
+        None => false,
+    };
+    Ok(EndpointOut::new(endpoint, has_oauth))
 }
 
 async fn find(

@@ -1,7 +1,7 @@
 //! Custom headers of an endpoint: get, set, patch. Sensitive values go in and never come out.
 
 use super::{
-    endpoint_in::{check_clear_text, check_headers, has_sensitive},
+    credentials::{check_clear_text, check_headers, has_sensitive},
     endpoints::UPDATE_TRIES,
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! The OAuth2 settings of an endpoint: get, set, delete. The client secret goes in and never comes out.
 
-use super::endpoint_in::check_clear_text;
+use super::credentials::check_clear_text;
 use crate::{
     error::{ApiError, Errors, Problem},
     json::{JsonBody, unique_or_null},

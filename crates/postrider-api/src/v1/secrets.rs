@@ -1,6 +1,6 @@
 //! The signing secret of an endpoint: get, rotate with overlap.
 
-use super::endpoint_in::generate_secret;
+use super::credentials::generate_secret;
 use crate::{
     error::{ApiError, Errors, Problem},
     idempotency::{Idempotency, IdempotencyParams},
