@@ -60,7 +60,8 @@ impl Lanes {
         })
     }
 
-    /// Notified when a place was freed.
+    /// Notified when a place was freed that something may have waited for: in a full lane, or when all were taken. Other
+    /// places were free before, so that nothing new can start.
     pub(crate) fn freed(&self) -> &Notify {
         &self.freed
     }
@@ -88,9 +89,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.lanes.state().leave(&self.lease, self.took);
+        let was_full = self.lanes.state().leave(&self.lease, self.took);
         self.lanes.metrics.in_flight.dec();
-        self.lanes.freed.notify_one();
+        if was_full {
+            self.lanes.freed.notify_one();
+        }
     }
 }
 
@@ -135,10 +138,12 @@ impl State {
         true
     }
 
-    fn leave(&mut self, lease: &Lease, took: Option<Duration>) {
+    /// `true` when the lane, or the node, was full until now.
+    fn leave(&mut self, lease: &Lease, took: Option<Duration>) -> bool {
         let endpoint = lease.delivery.endpoint;
+        let was_full = self.leases.len() >= self.limits.total || self.is_full(endpoint);
         if !self.leases.remove(lease) {
-            return;
+            return false;
         }
         self.slow_running -= usize::from(self.slow.contains(&endpoint));
         if let Some(running) = self.running.get_mut(&endpoint) {
@@ -150,6 +155,7 @@ impl State {
         if let Some(took) = took {
             self.judge(endpoint, took >= self.limits.slow_after);
         }
+        was_full
     }
 
     fn judge(&mut self, endpoint: EndpointId, slow: bool) {
@@ -237,7 +243,9 @@ mod tests {
     fn a_slow_endpoint_gets_two_places_until_it_is_quick_again() {
         let mut lanes = lanes(100);
         fill(&mut lanes, 1, 10);
-        (0..10).for_each(|message| lanes.leave(&lease(1, message), SLOW));
+        for message in 0..10 {
+            lanes.leave(&lease(1, message), SLOW);
+        }
         assert_eq!(lanes.room().full, []);
         assert_eq!(fill(&mut lanes, 1, 10), 2);
         assert_eq!(lanes.room().full, [lease(1, 0).delivery.endpoint]);
@@ -261,6 +269,21 @@ mod tests {
         assert_eq!(entered, 10);
         assert_eq!(lanes.room().full.len(), 20, "every slow lane is closed");
         assert_eq!(fill(&mut lanes, 21, 10), 10, "a quick one finds room");
+    }
+
+    #[test]
+    fn a_place_is_news_only_when_something_could_have_waited_for_it() {
+        let mut lanes = lanes(12);
+        fill(&mut lanes, 1, 10);
+        assert!(lanes.leave(&lease(1, 0), QUICK), "its lane was full");
+        assert!(!lanes.leave(&lease(1, 1), QUICK));
+        fill(&mut lanes, 2, 4);
+        assert!(lanes.leave(&lease(2, 0), QUICK), "all places were taken");
+        assert!(!lanes.leave(&lease(2, 1), QUICK));
+        fill(&mut lanes, 3, 1);
+        lanes.leave(&lease(3, 0), SLOW);
+        fill(&mut lanes, 3, 2);
+        assert!(lanes.leave(&lease(3, 0), SLOW), "its lane was narrow and full");
     }
 
     #[test]

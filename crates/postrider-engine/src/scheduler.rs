@@ -119,9 +119,11 @@ impl Scheduler {
                 () = hint => {}
                 () = tokio::time::sleep(LONGEST_REST_IN_NEED) => {}
             },
+            // A full lane may have more, whatever the claim said of the others.
             Rest::UntilDue(due) => tokio::select! {
-                () = self.store.clock().sleep_until(due.unwrap_or(Timestamp::MAX)) => {}
+                () = self.lanes.freed().notified() => {}
                 () = hint => {}
+                () = self.store.clock().sleep_until(due.unwrap_or(Timestamp::MAX)) => {}
                 () = tokio::time::sleep(LONGEST_REST) => {}
             },
         }
