@@ -37,6 +37,7 @@ pub trait Access: Send + Sync + 'static {
     async fn api_keys(&self, environment: &EnvironmentId) -> Result<Vec<ApiKey>, StoreError>;
 
     /// Revokes a key at once on this node; other nodes follow within 5 s. `Missing` when there is no such key there.
+    /// Revoking again keeps the first time.
     async fn revoke_api_key(&self, environment: &EnvironmentId, id: ApiKeyId) -> Result<ApiKey, WriteError>;
 
     /// Who a token is. `None` for anything that is not a valid, unexpired, unrevoked token; taking the same time

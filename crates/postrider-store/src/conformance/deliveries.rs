@@ -10,7 +10,6 @@ use crate::{
 use postrider_model::{
     delivery::{State, Trigger},
     endpoint::DisabledReason,
-    outcome::Outcome,
     retry::{GiveUp, NextStep, RetryPolicy},
 };
 use std::collections::BTreeSet;
@@ -292,14 +291,4 @@ pub async fn messages_of_an_endpoint_are_filtered_and_paged(store: &dyn Store) {
     assert_eq!(list(even, Some(ids[2]), false).await, (vec![ids[0]], true));
     let window = MessageFilter { window: Window { from: Some(times[1]), until: Some(times[3]) }, ..any() };
     assert_eq!(list(window, None, false).await, (vec![ids[2], ids[1]], true));
-}
-
-pub async fn an_attempt_without_an_answer_is_kept_as_such(store: &dyn Store) {
-    let scope = application(store).await;
-    endpoint(store, &scope).await;
-    publish(store, message(&scope)).await;
-    let claimed = claim_one(store).await;
-    let recorded =
-        record_attempt(store, &claimed, attempt_with(store, &claimed, Outcome::Timeout, None), RETRY).await;
-    assert!(matches!(recorded, Recorded::Stored(State::Pending { .. })), "{recorded:?}");
 }

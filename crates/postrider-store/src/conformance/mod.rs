@@ -18,10 +18,12 @@ pub mod access;
 pub mod applications;
 pub mod attempts;
 pub mod claims;
+pub mod credentials;
 pub mod deliveries;
 pub mod endpoints;
 pub mod event_types;
 mod fixture;
+pub mod health;
 pub mod idempotency;
 pub mod messages;
 pub mod resends;
@@ -51,6 +53,14 @@ macro_rules! conformance_suite {
     ($open:ident) => {
         $crate::conformance_suite! { @store $open
             access: [
+                environments_are_made_once_and_listed_in_order
+                many_first_calls_make_one_environment
+                a_key_authenticates_as_the_caller_it_was_made_for
+                a_key_makes_its_environment
+                what_is_no_token_authenticates_nobody
+                a_revoked_key_ends_at_once
+                a_key_ends_when_it_expires
+                keys_are_listed_newest_first_without_their_secrets
             ]
             applications: [
                 a_created_application_is_found_by_id_and_by_uid
@@ -63,6 +73,14 @@ macro_rules! conformance_suite {
                 applications_are_filtered_by_their_endpoints
             ]
             attempts: [
+                a_recorded_attempt_reads_back
+                an_attempt_without_a_status_line_reads_back
+                the_newest_attempt_of_message_and_endpoint_is_the_latest
+                attempts_are_listed_by_page_in_both_directions
+                attempts_are_filtered_by_success_and_status_class
+                attempts_are_filtered_by_their_messages_and_by_time
+                an_expunged_response_is_gone_and_nothing_else
+                endpoint_stats_count_attempts_and_deliveries
             ]
             claims: [
                 a_claimed_delivery_is_not_claimed_again
@@ -78,6 +96,17 @@ macro_rules! conformance_suite {
                 a_claimer_is_told_when_something_became_claimable
                 many_deliveries_are_worked_off_completely
             ]
+            credentials: [
+                headers_read_back_in_order_with_their_spelling
+                replaced_headers_reach_the_next_request
+                credentials_survive_a_change_of_other_fields
+                every_kind_of_signing_secret_reads_back
+                a_rotated_secret_signs_along_for_its_overlap
+                at_most_ten_previous_secrets_sign
+                oauth_settings_read_back_without_the_secret_and_send_with_it
+                an_oauth_secret_that_is_not_given_again_is_kept
+                no_debug_form_of_send_settings_shows_a_secret
+            ]
             deliveries: [
                 a_success_ends_a_delivery
                 a_retry_is_due_after_its_wait_and_not_before
@@ -92,13 +121,44 @@ macro_rules! conformance_suite {
                 destinations_are_listed_by_page
                 messages_of_an_endpoint_are_filtered_by_how_they_stand
                 messages_of_an_endpoint_are_filtered_and_paged
-                an_attempt_without_an_answer_is_kept_as_such
             ]
             endpoints: [
+                a_created_endpoint_is_found_by_id_and_by_uid
+                an_endpoint_without_own_values_has_none
+                an_endpoint_below_no_application_cannot_be
+                an_endpoint_uid_is_unique_in_its_application_and_free_after_deletion
+                replacing_an_endpoint_replaces_every_field
+                a_change_made_from_an_older_version_is_refused
+                an_endpoint_disabled_by_request_says_so
+                a_deleted_endpoint_is_gone_with_all_that_is_set_below_it
+                endpoints_are_listed_by_page_in_both_directions
+                endpoints_are_searched_by_url_state_and_metadata
             ]
             event_types: [
+                a_created_event_type_reads_back
+                an_event_type_is_created_once_per_environment
+                an_archived_event_type_is_revived_by_creating_it
+                putting_an_event_type_creates_or_replaces_it
+                an_expunged_event_type_is_gone
+                event_types_are_listed_by_name_in_both_directions
+                event_types_are_filtered_by_archive_and_flags
+            ]
+            health: [
+                writes_can_be_checked_and_commits_are_counted
             ]
             idempotency: [
+                a_repeated_message_is_accepted_once
+                fifty_concurrent_messages_with_one_key_are_one
+                one_key_twice_in_one_batch_is_one_message
+                environments_do_not_share_keys
+                a_key_belongs_to_its_method_and_path
+                a_refused_request_leaves_its_key_unused
+                a_key_is_new_again_after_its_lifetime
+                a_repeated_creation_creates_once
+                concurrent_creations_with_one_key_create_one
+                a_repeated_rotation_rotates_once
+                a_repeated_resend_sends_once
+                a_replay_shows_the_thing_as_it_stands
             ]
             messages: [
                 an_accepted_message_reads_back_byte_for_byte
@@ -130,12 +190,39 @@ macro_rules! conformance_suite {
                 a_resend_that_cannot_be_is_refused
             ]
             retention: [
+                where_nothing_is_too_old_nothing_is_deleted
+                old_messages_go_with_everything_of_theirs
+                an_event_id_is_free_once_its_message_is_gone
+                nothing_that_is_pending_is_touched
+                a_payload_goes_at_its_own_expiry
+                old_attempts_go_and_their_message_stays
+                what_a_disabled_endpoint_holds_expires_at_its_deadline
+                records_of_idempotency_keys_go_after_their_lifetime
+                signing_secrets_go_after_their_overlap
+                history_of_deleted_applications_goes_too
             ]
             tenancy: [
+                strangers_read_nothing_of_an_endpoint
+                strangers_change_nothing_of_an_endpoint
+                strangers_read_nothing_of_a_message
+                strangers_change_nothing_of_a_message
+                nobody_publishes_into_an_application_of_another_environment
+                an_application_exists_in_its_environment_only
+                the_same_names_live_beside_each_other
             ]
         }
         $crate::conformance_suite! { @harness $open
             restarts: [
+                what_was_accepted_is_there_and_due_at_once
+                configuration_and_credentials_are_there
+                what_was_recorded_is_not_sent_again
+                a_lease_that_was_not_started_is_due_again_without_a_trace
+                an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a_death
+                an_attempt_that_was_recorded_is_no_death
+                a_resend_in_flight_is_found_again
+                held_and_cancelled_deliveries_stay_so
+                idempotency_keys_are_remembered
+                a_closed_store_says_that_it_is_not_available
             ]
         }
     };
@@ -168,9 +255,11 @@ mod tests {
         ("applications", include_str!("applications.rs")),
         ("attempts", include_str!("attempts.rs")),
         ("claims", include_str!("claims.rs")),
+        ("credentials", include_str!("credentials.rs")),
         ("deliveries", include_str!("deliveries.rs")),
         ("endpoints", include_str!("endpoints.rs")),
         ("event_types", include_str!("event_types.rs")),
+        ("health", include_str!("health.rs")),
         ("idempotency", include_str!("idempotency.rs")),
         ("messages", include_str!("messages.rs")),
         ("resends", include_str!("resends.rs")),
