@@ -53,3 +53,44 @@ impl Clock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn an_advanced_clock_shows_the_later_time() {
+        let clock = Clock::default();
+        let before = clock.now();
+        clock.advance(Duration::from_hours(48));
+        let moved = clock.now().since(before);
+        assert!(moved >= Duration::from_hours(48) && moved < Duration::from_hours(49), "{moved:?}");
+    }
+
+    #[tokio::test]
+    async fn a_sleeper_wakes_when_the_clock_is_moved_past_its_time() {
+        let clock = Arc::new(Clock::default());
+        let at = clock.now().plus(Duration::from_hours(2));
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move {
+                clock.sleep_until(at).await;
+                clock.now()
+            }
+        });
+        tokio::task::yield_now().await;
+        clock.advance(Duration::from_hours(1));
+        tokio::task::yield_now().await;
+        assert!(!sleeper.is_finished(), "an hour is missing");
+        clock.advance(Duration::from_hours(1));
+        let woken = tokio::time::timeout(Duration::from_secs(10), sleeper).await.expect("it wakes").unwrap();
+        assert!(woken >= at);
+    }
+
+    #[tokio::test]
+    async fn a_time_that_has_passed_is_not_waited_for() {
+        let clock = Clock::default();
+        tokio::time::timeout(Duration::from_secs(10), clock.sleep_until(Timestamp::default())).await.unwrap();
+    }
+}

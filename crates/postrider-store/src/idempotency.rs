@@ -38,3 +38,29 @@ pub struct Created<T> {
     /// A request with the same idempotency key had created it before; nothing was done now.
     pub replayed: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_requests_share_a_digest_by_moving_characters() {
+        let keys = [
+            ("POST", "/a", "bc"),
+            ("POST", "/ab", "c"),
+            ("POS", "T/a", "bc"),
+            ("POST", "/a", "bc "),
+            ("", "", ""),
+        ];
+        let digests: BTreeSet<_> =
+            keys.iter().map(|(method, path, key)| IdempotencyKey::new(method, path, key).digest).collect();
+        assert_eq!(digests.len(), keys.len());
+    }
+
+    #[test]
+    fn keys_that_a_client_makes_for_one_call_are_kept_shorter() {
+        let auto = IdempotencyKey::new("POST", "/", "auto_1").lifetime;
+        assert!(auto < IdempotencyKey::new("POST", "/", "1").lifetime);
+    }
+}

@@ -58,3 +58,22 @@ pub struct Window {
     /// Exclusive, at id resolution.
     pub until: Option<Timestamp>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_row_more_than_the_limit_means_that_more_follows() {
+        for (rows, backward, items, done) in [
+            (vec![1, 2, 3], false, vec![1, 2], false),
+            (vec![1, 2], false, vec![1, 2], true),
+            (vec![], false, vec![], true),
+            // Read backward from 5: 4, 3 and one more; shown in the natural order.
+            (vec![4, 3, 2], true, vec![3, 4], false),
+            (vec![1], true, vec![1], true),
+        ] {
+            assert_eq!(Page::from_rows(rows.clone(), 2, backward), Page { items, done }, "{rows:?}");
+        }
+    }
+}

@@ -74,3 +74,67 @@ impl Snapshot {
 pub fn first_delivery(message: postrider_model::id::MessageId, endpoint: EndpointId) -> DeliveryId {
     DeliveryId { message, endpoint, generation: 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postrider_model::{
+        endpoint::{Disabled, DisabledReason},
+        id::Ksuid,
+        url::{EndpointUrl, UrlRules},
+    };
+
+    fn settings(number: u8, disabled: bool, event_types: &[&str]) -> Arc<SendSettings> {
+        let at = Timestamp::default();
+        let mut bytes = [0; 20];
+        bytes[19] = number;
+        let endpoint = Endpoint {
+            id: EndpointId::new(Ksuid::from_bytes(bytes)),
+            application: postrider_model::id::ApplicationId::floor(at),
+            uid: None,
+            url: EndpointUrl::parse("https://example.com/", &UrlRules::default()).unwrap(),
+            description: String::new(),
+            throttle_rate: None,
+            filter: postrider_model::filter::Filter {
+                event_types: event_types.iter().filter_map(|name| EventTypeName::parse(name)).collect(),
+                ..Default::default()
+            },
+            disabled: disabled.then_some(Disabled { reason: DisabledReason::Requested, at }),
+            metadata: postrider_model::application::Metadata::new(),
+            retry: None,
+            legacy_version: 1,
+            version: 1,
+            created_at: at,
+            updated_at: at,
+        };
+        Arc::new(SendSettings { endpoint, credentials: Err("not needed here".to_owned()) })
+    }
+
+    #[test]
+    fn a_message_matches_enabled_endpoints_whose_filter_lets_it_through() {
+        let snapshot = Snapshot {
+            version: 1,
+            endpoints: vec![
+                settings(1, false, &[]),
+                settings(2, true, &[]),
+                settings(3, false, &["a"]),
+                settings(4, false, &["b"]),
+            ],
+        };
+        let name = EventTypeName::parse("a").unwrap();
+        let none = BTreeSet::new();
+        let matched: Vec<_> = snapshot.matching(&name, &none).map(|item| item.endpoint.id).collect();
+        assert_eq!(matched, [snapshot.endpoints[0].endpoint.id, snapshot.endpoints[2].endpoint.id]);
+    }
+
+    #[test]
+    fn an_endpoint_is_found_by_its_id() {
+        let snapshot =
+            Snapshot { version: 1, endpoints: (1..20).map(|number| settings(number, false, &[])).collect() };
+        for item in &snapshot.endpoints {
+            let found = snapshot.endpoint(item.endpoint.id).expect("it is there");
+            assert_eq!(found.endpoint.id, item.endpoint.id);
+        }
+        assert!(snapshot.endpoint(settings(99, false, &[]).endpoint.id).is_none());
+    }
+}
