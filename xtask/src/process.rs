@@ -9,7 +9,11 @@ use std::{
 };
 
 /// A command in a directory.
-pub(crate) fn command<S: AsRef<OsStr>>(directory: &Path, program: &str, arguments: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn command<S: AsRef<OsStr>>(
+    directory: &Path,
+    program: &str,
+    arguments: impl IntoIterator<Item = S>,
+) -> Command {
     let mut command = Command::new(program);
     command.current_dir(directory).args(arguments);
     command
@@ -28,7 +32,12 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 
 /// Does it run at all, without a word?
 pub(crate) fn exists(command: &mut Command) -> bool {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// Runs it, shows each line of its standard output and gives it to `each`. `true` when it succeeded.

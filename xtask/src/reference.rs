@@ -21,8 +21,11 @@ pub(crate) const CONFIGURATION: Reference = Reference {
     written_by: "cargo xtask reference",
 };
 /// The API.
-pub(crate) const OPENAPI: Reference =
-    Reference { path: "docs/reference/openapi.json", arguments: &["openapi"], written_by: "cargo xtask openapi" };
+pub(crate) const OPENAPI: Reference = Reference {
+    path: "docs/reference/openapi.json",
+    arguments: &["openapi"],
+    written_by: "cargo xtask openapi",
+};
 
 /// Writes the file.
 pub(crate) fn write(root: &Path, reference: &Reference) -> Result<()> {
@@ -39,7 +42,8 @@ pub(crate) fn write(root: &Path, reference: &Reference) -> Result<()> {
 pub(crate) fn drift(root: &Path, reference: &Reference) -> Result<Option<String>> {
     let kept = fs::read_to_string(root.join(reference.path)).unwrap_or_default();
     let drifted = kept != print(root, reference)?;
-    Ok(drifted.then(|| format!("{} is not what the code says: run `{}`", reference.path, reference.written_by)))
+    Ok(drifted
+        .then(|| format!("{} is not what the code says: run `{}`", reference.path, reference.written_by)))
 }
 
 fn print(root: &Path, reference: &Reference) -> Result<String> {

@@ -28,7 +28,10 @@ pub(crate) struct Server {
 impl Server {
     /// Builds the binary and starts it on an empty database in `target/xtask/<name>`.
     pub(crate) fn start(root: &Path, name: &str) -> Result<Self> {
-        anyhow::ensure!(succeeds(&mut command(root, "cargo", ["build", "--quiet", "-p", "postrider"])), "the build failed");
+        anyhow::ensure!(
+            succeeds(&mut command(root, "cargo", ["build", "--quiet", "-p", "postrider"])),
+            "the build failed"
+        );
         let data = root.join("target/xtask").join(name);
         if data.exists() {
             fs::remove_dir_all(&data).with_context(|| format!("removing {}", data.display()))?;
@@ -67,7 +70,10 @@ impl Server {
     /// Asks it to stop as an operator would. `true` when it ended with exit code 0.
     pub(crate) fn stop(mut self) -> Result<bool> {
         let id = self.child.id().to_string();
-        anyhow::ensure!(succeeds(&mut command(Path::new("."), "kill", ["-TERM", &id])), "cannot signal the server");
+        anyhow::ensure!(
+            succeeds(&mut command(Path::new("."), "kill", ["-TERM", &id])),
+            "cannot signal the server"
+        );
         let started = Instant::now();
         while started.elapsed() < STOP {
             if let Some(status) = self.child.try_wait()? {

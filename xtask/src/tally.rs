@@ -24,7 +24,8 @@ impl Tally {
             };
             return Self { passed: count("passed").unwrap_or(0), failed: count("failed").unwrap_or(0) };
         }
-        let is = |word: &str| line.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+        let is =
+            |word: &str| line.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
         Self { passed: u64::from(is("ok")), failed: u64::from(is("not ok")) }
     }
 }
@@ -46,7 +47,10 @@ mod tests {
             let tally = Tally::from_line(line);
             (tally.passed, tally.failed)
         };
-        assert_eq!(read("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out"), (12, 0));
+        assert_eq!(
+            read("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out"),
+            (12, 0)
+        );
         assert_eq!(read("test result: FAILED. 3 passed; 2 failed; 0 ignored"), (3, 2));
         assert_eq!(read("ok - python svix 2.9.1: health"), (1, 0));
         assert_eq!(read("not ok - health: it is not"), (0, 1));

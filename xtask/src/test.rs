@@ -9,8 +9,10 @@ use std::{path::Path, time::Instant};
 
 /// Runs all stages, also after one failed. `true` when nothing failed and something ran.
 pub(crate) fn run(root: &Path, only: Option<&str>) -> Result<bool> {
-    let stages: Vec<Stage> =
-        stages::all(root).into_iter().filter(|stage| only.is_none_or(|only| stage.name.contains(only))).collect();
+    let stages: Vec<Stage> = stages::all(root)
+        .into_iter()
+        .filter(|stage| only.is_none_or(|only| stage.name.contains(only)))
+        .collect();
     anyhow::ensure!(!stages.is_empty(), "no stage has this text in its name");
     let mut total = Tally::default();
     let mut lines = Vec::new();
@@ -22,7 +24,10 @@ pub(crate) fn run(root: &Path, only: Option<&str>) -> Result<bool> {
             Tally::one(false)
         });
         let seconds = started.elapsed().as_secs();
-        lines.push(format!("{:<22} {:>5} passed {:>5} failed {seconds:>5} s", stage.name, tally.passed, tally.failed));
+        lines.push(format!(
+            "{:<22} {:>5} passed {:>5} failed {seconds:>5} s",
+            stage.name, tally.passed, tally.failed
+        ));
         total += tally;
     }
     println!("\n{}\n\n{} passed, {} failed", lines.join("\n"), total.passed, total.failed);

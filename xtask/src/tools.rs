@@ -10,7 +10,10 @@ pub(crate) fn component(root: &Path, name: &str, probe: &[&str]) -> Result<()> {
         return Ok(());
     }
     println!("installing {name}: rustup component add {name}");
-    anyhow::ensure!(succeeds(&mut command(root, "rustup", ["component", "add", name])), "cannot install {name}");
+    anyhow::ensure!(
+        succeeds(&mut command(root, "rustup", ["component", "add", name])),
+        "cannot install {name}"
+    );
     Ok(())
 }
 
@@ -23,7 +26,8 @@ pub(crate) fn language(root: &Path, suite: &str) -> Result<()> {
             packages(root, there, &["python3", "python3-venv"])
         }
         "node" => {
-            let there = exists(&mut command(root, "node", ["--version"])) && exists(&mut command(root, "npm", ["--version"]));
+            let there = exists(&mut command(root, "node", ["--version"]))
+                && exists(&mut command(root, "npm", ["--version"]));
             packages(root, there, &["nodejs", "npm"])
         }
         _ => Ok(()),

@@ -15,9 +15,11 @@ pub(super) fn problems(root: &Path) -> Result<Vec<String>> {
         let text = fs::read_to_string(page)?;
         let folder = page.parent().unwrap_or(root);
         let paths = paths(&text).into_iter().filter(|path| !root.join(path).exists());
-        problems.extend(paths.map(|path| format!("{} names `{path}`, which does not exist", shown(root, page))));
+        problems
+            .extend(paths.map(|path| format!("{} names `{path}`, which does not exist", shown(root, page))));
         let links = links(&text).into_iter().filter(|link| !folder.join(link).exists());
-        problems.extend(links.map(|link| format!("{} links to {link}, which does not exist", shown(root, page))));
+        problems
+            .extend(links.map(|link| format!("{} links to {link}, which does not exist", shown(root, page))));
     }
     if !root.join("README.md").is_file() {
         problems.push("README.md is missing".to_owned());

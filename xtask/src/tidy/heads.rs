@@ -9,7 +9,10 @@ pub(super) fn problems(root: &Path) -> Result<Vec<String>> {
     for folder in ["crates", "xtask", "tests"] {
         for path in files(&root.join(folder), "rs")? {
             if !fs::read_to_string(&path)?.starts_with("//! ") {
-                problems.push(format!("{} does not open with `//!` lines that say what it does", shown(root, &path)));
+                problems.push(format!(
+                    "{} does not open with `//!` lines that say what it does",
+                    shown(root, &path)
+                ));
             }
         }
     }
