@@ -247,8 +247,13 @@ mod tests {
     use super::*;
     use crate::v1::message_out::samples::{self, AT};
     use postrider_model::{
+        application::Metadata,
         delivery::{Progress, State as Delivery},
+        endpoint::Endpoint,
+        filter::Filter,
+        id::ApplicationId,
         retry::GiveUp,
+        url::EndpointUrl,
     };
     use serde_json::{Value, json};
 
@@ -265,6 +270,45 @@ mod tests {
         }
         assert_eq!((&value["status"], &value["statusText"]), (&json!(3), &json!("sending")));
         assert_eq!(value["nextAttempt"], "2026-01-01T00:00:00.123456Z");
+    }
+
+    #[test]
+    fn an_endpoint_of_a_message_has_every_member_that_clients_require() {
+        let endpoint = Endpoint {
+            id: EndpointId::floor(AT),
+            application: ApplicationId::floor(AT),
+            uid: None,
+            url: EndpointUrl::from_stored("https://example.com/hook").unwrap(),
+            description: String::new(),
+            throttle_rate: Some(7),
+            filter: Filter {
+                event_types: EventTypeName::parse("a.b").into_iter().collect(),
+                ..Filter::default()
+            },
+            disabled: None,
+            metadata: Metadata::new(),
+            retry: None,
+            legacy_version: 1,
+            version: 3,
+            created_at: AT,
+            updated_at: AT,
+        };
+        let progress = Progress { state: Delivery::Cancelled, attempts: 0, held: false };
+        let shown = |expanded| {
+            let destination = Destination { endpoint: endpoint.clone(), progress };
+            serde_json::to_value(MessageEndpointOut::new(destination, expanded)).unwrap()
+        };
+        let value = shown(true);
+        for member in
+            ["createdAt", "description", "id", "status", "statusText", "updatedAt", "url", "version"]
+        {
+            assert!(!value[member].is_null(), "{member}");
+        }
+        assert_eq!((&value["status"], &value["statusText"]), (&json!(4), &json!("canceled")));
+        assert_eq!((&shown(false)["status"], &shown(false)["statusText"]), (&json!(0), &json!("success")));
+        assert_eq!((&value["eventTypes"], &value["filterTypes"]), (&json!(["a.b"]), &json!(["a.b"])));
+        assert_eq!((&value["throttleRate"], &value["rateLimit"]), (&json!(7), &json!(7)));
+        assert_eq!((&value["channels"], &value["nextAttempt"]), (&Value::Null, &Value::Null));
     }
 
     #[test]
