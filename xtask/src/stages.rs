@@ -2,6 +2,7 @@
 
 use crate::{
     process::{command, exists, reading, succeeds},
+    rig,
     server::Server,
     tally::Tally,
     tidy, tools,
@@ -41,6 +42,10 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
             run: Box::new(move |root| client(root, &suite)),
         });
     }
+    // A few cycles only; fifty are `cargo xtask rig kill`.
+    stages.push(stage("kill", "kill -9 in the middle of load: nothing accepted is lost", |root| {
+        rig::run(root, &["kill", "--cycles", "5"]).map(Tally::one)
+    }));
     stages
 }
 
