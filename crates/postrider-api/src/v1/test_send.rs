@@ -43,7 +43,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(200);
 /// attempt was made in time: the message is accepted all the same, and the detail says where its attempt will appear.
 #[utoipa::path(
     post, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/msg/test-attempt", tag = "Endpoint",
-    operation_id = "v1.endpoint.test-attempt",
+    operation_id = "v1.message.test-attempt",
     params(EndpointPath, IdempotencyParams),
     request_body = MessageIn,
     responses(
