@@ -1,1 +1,320 @@
-//! The embedded store: one writer with group commit, a pool of readers, WAL with synchronous=FULL.
+//! The embedded store: the whole storage contract on one SQLite file, for one process.
+//!
+//! The cast:
+//! - [`writer`]: one thread owns the only connection that writes; callers share its commits (WAL, `synchronous=FULL`);
+//! - [`readers`]: a pool of connections that cannot write, each query under a time limit;
+//! - [`agenda`]: the memory of what waits, from which claims are served; [`claim`] fills it from the database, and
+//!   [`in_flight`] notes which attempts had begun should the process die;
+//! - [`memory`] and [`snapshots`]: configuration for matching and sending, bounded, current by version;
+//! - [`accept`] and [`record`]: the two transactions of the hot path;
+//! - [`secrets`]: every credential, sealed, in one table; [`schema`] and [`start`]: what opening a database means;
+//! - [`upkeep`]: checkpoints and free space, beside the writer;
+//! - one file per noun of the contract.
+//!
+//! Guarantees: a write that was answered `Ok` is on the disk; no second process writes; leases live in memory and a
+//! restart ends them all at once.
+
+mod accept;
+mod access;
+mod agenda;
+mod applications;
+mod attempt_rows;
+mod attempts;
+mod claim;
+mod config;
+mod credentials;
+mod data_dir;
+mod deliveries;
+mod endpoint_rows;
+mod endpoints;
+mod event_types;
+mod failure;
+mod health;
+mod idempotency;
+mod in_flight;
+mod memory;
+mod message_rows;
+mod messages;
+mod progress;
+mod readers;
+mod recent;
+mod record;
+mod retention;
+mod schema;
+mod secrets;
+mod snapshots;
+mod start;
+mod upkeep;
+mod values;
+mod writer;
+
+pub use config::Config;
+
+use agenda::Agenda;
+use failure::Failure;
+use in_flight::InFlight;
+use postrider_store::{Clock, Ids, Store, StoreError};
+use postrider_vault::keyring::Keyring;
+use std::{
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+use tokio::sync::{Notify, mpsc};
+use writer::{Isolation, Queued, Scope, Writer};
+
+/// Pages of 4096 bytes up to which a database is checked after a stop that was not clean: 64 MiB.
+const CHECKED_PAGES: i64 = 16_384;
+
+/// Why a store cannot be opened; the text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(
+        "the data directory {} is in use by another server; stop that one first, or choose another directory",
+        data_dir.display()
+    )]
+    Locked {
+        /// The directory.
+        data_dir: PathBuf,
+    },
+    /// A later release wrote it.
+    #[error(
+        "the database has schema version {found}, this release knows {known}: start the release that wrote it, or \
+         restore the backup made before that upgrade"
+    )]
+    Newer {
+        /// In the file.
+        found: i64,
+        /// Of this program.
+        known: i64,
+    },
+    /// The keyring lacks keys that the database was sealed with.
+    #[error(
+        "the keyring does not fit the database: missing keys [{}], different keys of the same name [{}]; add them to \
+         the keyring file",
+        missing.join(", "), different.join(", ")
+    )]
+    Keyring {
+        /// Not in the keyring.
+        missing: Vec<String>,
+        /// In the keyring, but not the same key.
+        different: Vec<String>,
+    },
+    /// The place or the file cannot be used.
+    #[error("{0}")]
+    Refused(String),
+    /// The file system said no.
+    #[error("cannot {what} at {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// SQLite said no.
+    #[error("cannot open the database: {0}")]
+    Sql(#[from] rusqlite::Error),
+    /// Stored data said no.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// What all parts of an open store share.
+pub(crate) struct Shared {
+    config: Config,
+    clock: Clock,
+    ids: Ids,
+    keyring: Keyring,
+    readers: readers::Readers,
+    /// `None` once the store closes; the writer ends when the last sender is gone.
+    queue: RwLock<Option<mpsc::Sender<Queued>>>,
+    memory: memory::Memory,
+    agenda: Mutex<Agenda>,
+    claimable: Notify,
+    in_flight: InFlight,
+    disk: health::Disk,
+    commits: health::Commits,
+    wal: upkeep::Wal,
+    positions: Mutex<retention::Positions>,
+    next_payload: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    fn agenda(&self) -> MutexGuard<'_, Agenda> {
+        self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Writes, whatever the state of the disk.
+    async fn write<T: Send + 'static>(
+        &self,
+        isolation: Isolation,
+        run: impl FnOnce(&mut Scope<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let answer = writer::submit(self, isolation, run).await?;
+        writer::answered(answer).await
+    }
+
+    /// Changes configuration: refused while the disk is full.
+    async fn change<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&mut Scope<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.disk.check_changes()?;
+        self.write(Isolation::Own, run).await
+    }
+}
+
+/// The embedded store. Dropping it without [`close`](Store::close) is like a crash, with the queue worked off.
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<File>>,
+}
+
+impl SqliteStore {
+    /// Opens or creates the database, brings its schema up to date and books what a crash left behind.
+    pub fn open(config: Config, keyring: Keyring) -> Result<Arc<Self>, OpenError> {
+        let data_dir = config.data_dir.clone();
+        let lock = data_dir::take(&data_dir)?;
+        let path = data_dir::database(&data_dir);
+        let (clock, ids) = (Clock::default(), Ids::default());
+        let now = clock.now();
+        let mut connection = schema::open_writer(&path, &config, &keyring, now)?;
+
+        let slots = InFlight::path(&data_dir);
+        let io = |what: &'static str| {
+            let path = slots.clone();
+            move |source| OpenError::Io { what, path, source }
+        };
+        let (in_flight, left) = InFlight::open(slots.clone()).map_err(io("open the in-flight file"))?;
+        if let Some(left) = left {
+            tracing::info!(interrupted = left.len(), "the last stop was not clean");
+            schema::check_small(&connection, CHECKED_PAGES)?;
+            start::book_interrupted(&mut connection, &ids, left, now)?;
+            in_flight.clear().map_err(io("clear the in-flight file"))?;
+        }
+        start::cancel_deleted(&connection)?;
+        let mut agenda = Agenda::new(config.hand_over_bytes);
+        start::fill(&mut agenda, &connection, now)?;
+
+        let (sender, queue) = mpsc::channel(config.write_queue.max(1));
+        let (wal, woken) = upkeep::Wal::new();
+        let shared = Arc::new(Shared {
+            readers: readers::Readers::open(&path, config.readers)?,
+            queue: RwLock::new(Some(sender)),
+            memory: memory::Memory::new(config.cached_endpoints),
+            agenda: Mutex::new(agenda),
+            claimable: Notify::new(),
+            in_flight,
+            disk: health::Disk::default(),
+            commits: health::Commits::default(),
+            wal,
+            positions: Mutex::default(),
+            next_payload: AtomicU64::new(schema::last_payload(&connection)? + 1),
+            closed: AtomicBool::new(false),
+            config,
+            clock,
+            ids,
+            keyring,
+        });
+        upkeep::look_at_space(&shared);
+        let watcher = Arc::clone(&shared);
+        connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            watcher.wal.committed(u64::try_from(pages).unwrap_or(0));
+            Ok(())
+        }))?;
+        let beside = schema::open_checkpointer(&path)?;
+        let writer = Writer { connection, shared: Arc::clone(&shared), queue };
+        let upkeep = Arc::clone(&shared);
+        let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let data_dir = data_dir.clone();
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(work)
+                .map_err(|source| OpenError::Io { what: "start a thread of the store", path: data_dir, source })
+        };
+        let threads = vec![
+            thread("store-writer", Box::new(move || writer.run()))?,
+            thread("store-upkeep", Box::new(move || upkeep::run(&upkeep, &beside, &woken)))?,
+        ];
+        Ok(Arc::new(Self { shared, threads: Mutex::new(threads), lock: Mutex::new(Some(lock)) }))
+    }
+
+    /// Sets or lifts the bound on the database's size, in pages of 4096 bytes: a full disk, for tests.
+    pub async fn limit_pages(&self, most: Option<u32>) -> Result<(), StoreError> {
+        let limit = move |work: &mut Scope<'_>| {
+            // A bound below the present size counts as the present size.
+            let most = most.unwrap_or(u32::MAX - 1);
+            Ok(work.connection.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(()))?)
+        };
+        Ok(self.shared.write(Isolation::Own, limit).await?)
+    }
+
+    /// Ends the queue: what waits is still done. Returns the threads to wait for.
+    fn stop(&self) -> Vec<JoinHandle<()>> {
+        self.shared.closed.store(true, Ordering::Relaxed);
+        self.shared.queue.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared.wal.wake();
+        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn unlock(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for SqliteStore {
+    fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    fn ids(&self) -> &Ids {
+        &self.shared.ids
+    }
+
+    async fn close(&self) {
+        let threads = self.stop();
+        if threads.is_empty() {
+            return;
+        }
+        let ended = tokio::task::spawn_blocking(move || join(threads)).await;
+        if ended.is_err() {
+            tracing::warn!("waiting for the store's threads ended abnormally");
+        }
+        self.shared.readers.close();
+        // Without the file the next start knows that nothing was interrupted.
+        if let Err(error) = self.shared.in_flight.remove() {
+            tracing::warn!(%error, "the in-flight file could not be removed");
+        }
+        self.unlock();
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        join(self.stop());
+        self.unlock();
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the store panicked");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The lane of one endpoint.
+
+use super::{Handed, LANE_QUEUE, earlier};
+use postrider_model::{delivery::DeliveryId, time::Timestamp};
+use std::collections::{HashSet, VecDeque};
+
+/// See [the agenda](super).
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// The endpoint is disabled.
+    pub(super) held: bool,
+    /// Complete in memory, in the order in which they are served.
+    pub(super) queue: VecDeque<Handed>,
+    /// No delivery that lies only in the database is due earlier.
+    pub(super) disk_due: Option<Timestamp>,
+    pub(super) leased: HashSet<DeliveryId>,
+    /// A reader is looking for due deliveries.
+    pub(super) reading: Option<Reading>,
+    pub(super) in_ring: bool,
+    pub(super) in_future: Option<Timestamp>,
+}
+
+/// What a running reader may not have seen.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// The earliest due time that came since.
+    pub(super) added: Option<Timestamp>,
+    /// Deliveries that ended or were leased back since.
+    pub(super) ended: HashSet<DeliveryId>,
+}
+
+impl Lane {
+    /// Can a delivery that is due at `due` go into the queue? Not past older ones that lie in the database.
+    pub(super) fn takes(&self, due: Timestamp, now: Timestamp) -> bool {
+        !self.held
+            && self.reading.is_none()
+            && due <= now
+            && self.disk_due.is_none_or(|disk| disk > now)
+            && self.queue.len() < LANE_QUEUE
+    }
+
+    /// Something due then lies in the database only.
+    pub(super) fn lies_on_disk(&mut self, due: Timestamp) {
+        self.disk_due = earlier(self.disk_due, Some(due));
+        if let Some(reading) = &mut self.reading {
+            reading.added = earlier(reading.added, Some(due));
+        }
+    }
+
+    /// A delivery is no longer what a running reader may take it for.
+    pub(super) fn ended(&mut self, delivery: DeliveryId) {
+        if let Some(reading) = &mut self.reading {
+            reading.ended.insert(delivery);
+        }
+    }
+
+    /// Nothing in memory, but something due in the database.
+    pub(super) fn must_be_read(&self, now: Timestamp) -> bool {
+        self.queue.is_empty() && self.reading.is_none() && self.disk_due.is_some_and(|due| due <= now)
+    }
+
+    /// Starts a reading; leaves the ring for its time.
+    pub(super) fn begin_reading(&mut self) {
+        self.reading = Some(Reading::default());
+    }
+
+    /// When the next delivery that no lease covers is due.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        earlier(self.queue.front().map(|handed| handed.due_at), self.disk_due)
+    }
+
+    /// Nothing left to remember.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.disk_due.is_none() && self.leased.is_empty() && self.reading.is_none()
+    }
+}

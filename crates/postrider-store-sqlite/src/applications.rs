@@ -1,0 +1,278 @@
+//! Applications.
+
+use crate::{
+    Shared, SqliteStore, endpoints,
+    failure::{Failure, Refusal, inconsistent},
+    idempotency::{self, Kind},
+    secrets,
+    values::{Span, from_json, id_at, instant_at, key, to_json},
+    writer::Scope,
+};
+use async_trait::async_trait;
+use postrider_model::{
+    application::{Application, Ref, Uid},
+    environment::EnvironmentId,
+    id::{ApplicationId, EndpointId, Ksuid},
+};
+use postrider_store::{
+    StoreError, WriteError,
+    applications::{ApplicationFields, ApplicationFilter, Applications},
+    idempotency::{Created, IdempotencyKey},
+    page::{Page, PageRequest, Window},
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::sync::Arc;
+
+const COLUMNS: &str = "id, environment, uid, name, throttle_rate, metadata, created_at, updated_at";
+
+#[async_trait]
+impl Applications for SqliteStore {
+    async fn create_application(
+        &self,
+        environment: &EnvironmentId,
+        fields: ApplicationFields,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Created<Application>, WriteError> {
+        let environment = environment.clone();
+        let create = move |work: &mut Scope<'_>| create(work, &environment, fields, idempotency.as_ref());
+        Ok(self.shared.change(create).await?)
+    }
+
+    async fn application(
+        &self,
+        environment: &EnvironmentId,
+        reference: &Ref<ApplicationId>,
+    ) -> Result<Option<Application>, StoreError> {
+        if let Some(application) = self.shared.memory.application(environment, reference) {
+            return Ok(Some(Application::clone(&application)));
+        }
+        let changes = self.shared.memory.changes();
+        let (environment, reference) = (environment.clone(), reference.clone());
+        let found = self
+            .shared
+            .readers
+            .read(move |connection| match &reference {
+                Ref::Id(id) => of_id(connection, &environment, *id),
+                Ref::Uid(uid) => of_uid(connection, &environment, uid),
+            })
+            .await?
+            .map(Arc::new);
+        if let Some(application) = &found {
+            self.shared.memory.keep_application(application, changes);
+        }
+        Ok(found.map(|application| Application::clone(&application)))
+    }
+
+    async fn applications(
+        &self,
+        environment: &EnvironmentId,
+        filter: ApplicationFilter,
+        page: PageRequest<ApplicationId>,
+    ) -> Result<Page<Application>, StoreError> {
+        let environment = environment.clone();
+        Ok(self.shared.readers.read(move |connection| list(connection, &environment, filter, &page)).await?)
+    }
+
+    async fn replace_application(
+        &self,
+        environment: &EnvironmentId,
+        id: ApplicationId,
+        fields: ApplicationFields,
+    ) -> Result<Application, WriteError> {
+        let environment = environment.clone();
+        Ok(self.shared.change(move |work| replace(work, &environment, id, fields)).await?)
+    }
+
+    async fn delete_application(&self, environment: &EnvironmentId, id: ApplicationId) -> Result<bool, StoreError> {
+        let environment = environment.clone();
+        let deleted = self.shared.change(move |work| delete(work, &environment, id)).await?;
+        let Some(deleted) = deleted else { return Ok(false) };
+        endpoints::cancel_pending(&self.shared, deleted).await?;
+        Ok(true)
+    }
+}
+
+fn read(row: &Row<'_>) -> Result<Application, Failure> {
+    let id: ApplicationId = id_at(row, 0)?;
+    let bad = |column| inconsistent("application", column, id);
+    let (environment, uid, metadata): (String, Option<String>, String) = (row.get(1)?, row.get(2)?, row.get(5)?);
+    Ok(Application {
+        id,
+        environment: EnvironmentId::parse(&environment).ok_or_else(|| bad("environment"))?,
+        uid: uid.map(|uid| Uid::parse(&uid, "app_").ok_or_else(|| bad("uid"))).transpose()?,
+        name: row.get(3)?,
+        throttle_rate: row.get(4)?,
+        metadata: from_json(&metadata, "application", "metadata", id)?,
+        created_at: instant_at(row, 6)?,
+        updated_at: instant_at(row, 7)?,
+    })
+}
+
+fn of_id(
+    connection: &Connection,
+    environment: &EnvironmentId,
+    id: ApplicationId,
+) -> Result<Option<Application>, Failure> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM application WHERE id = ?1 AND environment = ?2 AND deleted_at IS NULL"
+        ))?
+        .query_row(params![key(&id), environment.as_str()], |row| Ok(read(row)))
+        .optional()?
+        .transpose()
+}
+
+fn of_uid(connection: &Connection, environment: &EnvironmentId, uid: &Uid) -> Result<Option<Application>, Failure> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM application WHERE environment = ?1 AND uid = ?2 AND deleted_at IS NULL"
+        ))?
+        .query_row(params![environment.as_str(), uid.as_str()], |row| Ok(read(row)))
+        .optional()?
+        .transpose()
+}
+
+fn create(
+    work: &mut Scope<'_>,
+    environment: &EnvironmentId,
+    fields: ApplicationFields,
+    idempotency: Option<&IdempotencyKey>,
+) -> Result<Created<Application>, Failure> {
+    let (connection, now) = (work.connection, work.now);
+    if let Some(created) = idempotency::recall(connection, environment, idempotency, Kind::Application, now)?
+        && let Ok(bytes) = <[u8; 20]>::try_from(created)
+        && let Some(item) = of_id(connection, environment, ApplicationId::new(Ksuid::from_bytes(bytes)))?
+    {
+        return Ok(Created { item, replayed: true });
+    }
+    // An environment is there from its first application on, with its data key.
+    secrets::keys_for_writing(work.shared, connection, environment, now)?;
+    let item = Application {
+        id: work.shared.ids.next(now),
+        environment: environment.clone(),
+        uid: fields.uid,
+        name: fields.name,
+        throttle_rate: fields.throttle_rate,
+        metadata: fields.metadata,
+        created_at: now,
+        updated_at: now,
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO application (id, environment, uid, name, throttle_rate, metadata, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+        )?
+        .execute(params![
+            key(&item.id),
+            environment.as_str(),
+            item.uid.as_ref().map(Uid::as_str),
+            item.name,
+            item.throttle_rate,
+            to_json(&item.metadata),
+            now.as_micros(),
+        ])
+        .map_err(Failure::taken_on_conflict)?;
+    idempotency::remember(connection, environment, idempotency, Kind::Application, key(&item.id), now)?;
+    Ok(Created { item, replayed: false })
+}
+
+fn replace(
+    work: &mut Scope<'_>,
+    environment: &EnvironmentId,
+    id: ApplicationId,
+    fields: ApplicationFields,
+) -> Result<Application, Failure> {
+    let before = of_id(work.connection, environment, id)?.ok_or(Refusal::Missing)?;
+    let after = Application {
+        uid: fields.uid,
+        name: fields.name,
+        throttle_rate: fields.throttle_rate,
+        metadata: fields.metadata,
+        updated_at: work.now,
+        ..before
+    };
+    work.connection
+        .prepare_cached(
+            "UPDATE application SET uid = ?2, name = ?3, throttle_rate = ?4, metadata = ?5, updated_at = ?6
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            key(&id),
+            after.uid.as_ref().map(Uid::as_str),
+            after.name,
+            after.throttle_rate,
+            to_json(&after.metadata),
+            after.updated_at.as_micros(),
+        ])
+        .map_err(Failure::taken_on_conflict)?;
+    work.application_changes(id);
+    Ok(after)
+}
+
+/// Returns the endpoints that were deleted with it.
+fn delete(
+    work: &mut Scope<'_>,
+    environment: &EnvironmentId,
+    id: ApplicationId,
+) -> Result<Option<Vec<EndpointId>>, Failure> {
+    let connection = work.connection;
+    let changed = connection
+        .prepare_cached(
+            "UPDATE application SET deleted_at = ?3 WHERE id = ?1 AND environment = ?2 AND deleted_at IS NULL",
+        )?
+        .execute(params![key(&id), environment.as_str(), work.now.as_micros()])?;
+    if changed == 0 {
+        return Ok(None);
+    }
+    let endpoints: Vec<EndpointId> = connection
+        .prepare_cached("SELECT id FROM endpoint WHERE application = ?1 AND deleted_at IS NULL")?
+        .query_map([key(&id)], |row| id_at(row, 0))?
+        .collect::<Result<_, _>>()?;
+    connection
+        .prepare_cached(
+            "UPDATE endpoint SET deleted_at = ?2, version = version + 1, headers = NULL, oauth = NULL
+             WHERE application = ?1 AND deleted_at IS NULL",
+        )?
+        .execute(params![key(&id), work.now.as_micros()])?;
+    for endpoint in &endpoints {
+        secrets::delete_all(connection, *endpoint)?;
+    }
+    work.application_changes(id);
+    let dropped = endpoints.clone();
+    work.after_commit(move |shared: &Shared| {
+        let mut agenda = shared.agenda();
+        for endpoint in dropped {
+            agenda.drop_lane(endpoint);
+        }
+    });
+    Ok(Some(endpoints))
+}
+
+fn list(
+    connection: &Connection,
+    environment: &EnvironmentId,
+    filter: ApplicationFilter,
+    page: &PageRequest<ApplicationId>,
+) -> Result<Page<Application>, Failure> {
+    let span = Span::of_ids(page, Window::default());
+    let endpoints = "SELECT 1 FROM endpoint WHERE endpoint.application = application.id AND deleted_at IS NULL";
+    let with_endpoints = if filter.with_endpoints { format!("AND EXISTS ({endpoints})") } else { String::new() };
+    let not_all_disabled = if filter.not_all_disabled {
+        format!("AND (NOT EXISTS ({endpoints}) OR EXISTS ({endpoints} AND disabled_at IS NULL))")
+    } else {
+        String::new()
+    };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM application
+         WHERE environment = ?1 AND deleted_at IS NULL AND id >= ?2 AND id < ?3 {with_endpoints} {not_all_disabled}
+         ORDER BY id {} LIMIT ?4",
+        span.direction()
+    ))?;
+    let most = i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1);
+    let mut rows = statement.query(params![environment.as_str(), span.low, span.high, most])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(Page::from_rows(found, page.limit, page.backward))
+}

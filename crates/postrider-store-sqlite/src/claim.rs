@@ -1,0 +1,232 @@
+//! Claiming: what is due is leased in memory; the database is read only where memory has nothing.
+//!
+//! No claim is written: one process owns the file, so a lease need not outlive it. What cannot be made any more (past
+//! its deadline, without a payload) is settled here without an attempt.
+
+use crate::{
+    Shared,
+    agenda::{Found, Handed, Taken, Wanted},
+    failure::Failure,
+    progress::{self, code},
+    values::{id_at, instant_at, key},
+    writer::{Isolation, Scope},
+};
+use bytes::Bytes;
+use postrider_model::{
+    delivery::{DeliveryId, State, Trigger},
+    environment::EnvironmentId,
+    id::EndpointId,
+    retry::GiveUp,
+    time::Timestamp,
+};
+use postrider_store::{
+    StoreError,
+    deliveries::{Claimed, ClaimedDelivery, Lease, Room},
+    endpoints::AppScope,
+};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::sync::Arc;
+
+/// Payload bytes that one claim reads ahead at most.
+const READ_BYTES: usize = 32 * 1024 * 1024;
+
+/// See [`Deliveries::claim`](postrider_store::deliveries::Deliveries::claim).
+pub(crate) async fn claim(shared: &Arc<Shared>, room: &Room) -> Result<Claimed, StoreError> {
+    if shared.is_closed() {
+        return Err(crate::failure::unavailable("the store is closing".to_owned()));
+    }
+    // What cannot be recorded must not be sent.
+    if room.total == 0 || !shared.disk.can_record() {
+        return Ok(Claimed { deliveries: Vec::new(), next_due: None });
+    }
+    let read = read_ahead(shared, room).await;
+    let now = shared.clock.now();
+    let taken = shared.agenda().take(room, now);
+    let Taken { deliveries, dead, next_due } = taken;
+    if !dead.is_empty() {
+        bury(shared, dead);
+    }
+    if deliveries.is_empty() {
+        read?;
+    }
+    let deliveries = deliveries.into_iter().filter_map(|(lease, handed)| claimed(lease, handed)).collect();
+    Ok(Claimed { deliveries, next_due })
+}
+
+fn claimed(lease: Lease, handed: Handed) -> Option<ClaimedDelivery> {
+    Some(ClaimedDelivery {
+        lease,
+        scope: handed.scope,
+        number: handed.attempts.saturating_add(1),
+        trigger: handed.trigger,
+        payload: handed.payload?,
+        content_type: handed.content_type,
+        accepted_at: handed.accepted_at,
+        due_at: handed.due_at,
+        deaths: handed.deaths,
+    })
+}
+
+/// Reads what the next lanes in turn have due. The reading goes on when the caller goes away: its lanes wait for it.
+async fn read_ahead(shared: &Arc<Shared>, room: &Room) -> Result<(), StoreError> {
+    let now = shared.clock.now();
+    let wanted = shared.agenda().to_read(room, now);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let shared = Arc::clone(shared);
+    let reading = tokio::spawn(async move {
+        let endpoints: Vec<EndpointId> = wanted.iter().map(|wanted| wanted.endpoint).collect();
+        let result = shared.readers.read(move |connection| read_lanes(connection, &wanted, now)).await;
+        let mut agenda = shared.agenda();
+        let mut unread = endpoints;
+        let result = result.map(|found| {
+            for found in found {
+                unread.retain(|endpoint| *endpoint != found.endpoint);
+                agenda.found(found, now);
+            }
+        });
+        for endpoint in unread {
+            agenda.not_found(endpoint, now);
+        }
+        result
+    });
+    match reading.await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(StoreError::Internal { detail: format!("reading ahead ended abnormally: {error}") }),
+    }
+}
+
+/// Reads lanes until all are read or the bytes of one claim are used up; each at least has a turn at the next claim.
+fn read_lanes(connection: &Connection, wanted: &[Wanted], now: Timestamp) -> Result<Vec<Found>, Failure> {
+    let mut found = Vec::with_capacity(wanted.len());
+    let mut bytes = 0;
+    for wanted in wanted {
+        if bytes >= READ_BYTES {
+            break;
+        }
+        found.push(read_lane(connection, wanted, now, &mut bytes)?);
+    }
+    Ok(found)
+}
+
+fn read_lane(
+    connection: &Connection,
+    wanted: &Wanted,
+    now: Timestamp,
+    bytes: &mut usize,
+) -> Result<Found, Failure> {
+    let endpoint = wanted.endpoint;
+    // One more than is of use: it tells when the lane is due again. Leased ones are still pending in the table.
+    let most = i64::try_from(wanted.most + wanted.leased.len() + 1).unwrap_or(i64::MAX);
+    let mut due = connection.prepare_cached(
+        "SELECT next_attempt_at, message, generation FROM delivery INDEXED BY delivery_due
+         WHERE endpoint = ?1 AND state = 0 AND next_attempt_at <= ?2 ORDER BY next_attempt_at LIMIT ?3",
+    )?;
+    let mut rows = due.query(params![key(&endpoint), now.as_micros(), most])?;
+    let mut deliveries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let delivery = DeliveryId { message: id_at(row, 1)?, endpoint, generation: row.get(2)? };
+        if wanted.leased.contains(&delivery) {
+            continue;
+        }
+        let due_at = instant_at(row, 0)?;
+        if deliveries.len() == wanted.most || (*bytes >= READ_BYTES && !deliveries.is_empty()) {
+            return Ok(Found { endpoint, deliveries, next: Some(due_at) });
+        }
+        if let Some(handed) = complete(connection, delivery, due_at)? {
+            *bytes += handed.payload.as_ref().map_or(0, Bytes::len);
+            deliveries.push(handed);
+        }
+    }
+    let next: Option<i64> = connection
+        .prepare_cached(
+            "SELECT next_attempt_at FROM delivery INDEXED BY delivery_due
+             WHERE endpoint = ?1 AND state = 0 AND next_attempt_at > ?2 ORDER BY next_attempt_at LIMIT 1",
+        )?
+        .query_row(params![key(&endpoint), now.as_micros()], |row| row.get(0))
+        .optional()?;
+    Ok(Found { endpoint, deliveries, next: next.map(Timestamp::from_micros) })
+}
+
+/// Everything that an attempt of the delivery needs. `None` when its application is gone: it is being cancelled.
+fn complete(connection: &Connection, delivery: DeliveryId, due_at: Timestamp) -> Result<Option<Handed>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT delivery.attempts, delivery.cause, delivery.deadline_at, delivery.deaths, message.content_type,
+                message.created_at, payload.body, application.id, application.environment
+         FROM delivery
+         JOIN message ON message.id = delivery.message
+         JOIN application ON application.id = message.application
+         LEFT JOIN payload ON payload.id = message.payload
+         WHERE delivery.message = ?1 AND delivery.endpoint = ?2 AND delivery.generation = ?3",
+    )?;
+    let mut rows = statement.query(params![key(&delivery.message), key(&delivery.endpoint), delivery.generation])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let environment: String = row.get(8)?;
+    let Some(environment) = EnvironmentId::parse(&environment) else { return Ok(None) };
+    Ok(Some(Handed {
+        delivery,
+        scope: AppScope { environment, application: id_at(row, 7)? },
+        attempts: row.get(0)?,
+        trigger: Trigger::from_code(row.get(1)?).unwrap_or(Trigger::Scheduled),
+        payload: row.get::<_, Option<Vec<u8>>>(6)?.map(Bytes::from),
+        content_type: row.get(4)?,
+        accepted_at: instant_at(row, 5)?,
+        due_at,
+        deadline_at: instant_at(row, 2)?,
+        deaths: row.get(3)?,
+    }))
+}
+
+/// Settles what cannot be attempted any more: past the deadline it has expired, without a payload it is cancelled.
+fn bury(shared: &Arc<Shared>, dead: Vec<(Lease, Handed)>) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let leases: Vec<Lease> = dead.iter().map(|(lease, _)| *lease).collect();
+        let settle = move |work: &mut Scope<'_>| {
+            for (lease, handed) in dead {
+                let state =
+                    if handed.payload.is_none() { State::Cancelled } else { State::Failed(GiveUp::Expired) };
+                let ended = end(work, lease.delivery, state)?;
+                let now = work.now;
+                work.after_commit(move |shared| {
+                    let mut agenda = shared.agenda();
+                    if ended {
+                        agenda.recorded(&lease, None, now);
+                    } else {
+                        agenda.recorded_late(&lease, now);
+                    }
+                });
+            }
+            Ok(())
+        };
+        if let Err(failure) = shared.write(Isolation::Own, settle).await {
+            let error = StoreError::from(failure);
+            tracing::warn!(%error, "deliveries past their deadline could not be settled; they stay due");
+            let now = shared.clock.now();
+            for lease in leases {
+                shared.agenda().released(&lease, now);
+            }
+        }
+    });
+}
+
+/// Ends a pending delivery without an attempt; `false` when it was not pending any more.
+pub(crate) fn end(work: &Scope<'_>, delivery: DeliveryId, state: State) -> Result<bool, Failure> {
+    let (state, reason) = progress::columns(state);
+    let changed = work
+        .connection
+        .prepare_cached(
+            "UPDATE delivery SET state = ?4, reason = ?5
+             WHERE message = ?1 AND endpoint = ?2 AND generation = ?3 AND state = ?6",
+        )?
+        .execute(params![
+            key(&delivery.message),
+            key(&delivery.endpoint),
+            delivery.generation,
+            state,
+            reason,
+            code::PENDING
+        ])?;
+    Ok(changed > 0)
+}

@@ -1,0 +1,247 @@
+//! The credentials of an endpoint: custom headers, signing secrets, OAuth2.
+
+use crate::{
+    Shared, endpoint_rows,
+    failure::{Failure, Refusal},
+    idempotency::{self, Kind},
+    secrets::{self, EnvironmentKeys, Plain, kind},
+    snapshots::{self, StoredHeaders},
+    values::{key, to_json},
+    writer::Scope,
+};
+use postrider_model::{
+    headers::CustomHeaders,
+    id::{ApplicationId, EndpointId},
+    limits,
+    oauth::OAuthSettings,
+    signature::SigningSecret,
+};
+use postrider_store::{
+    StoreError,
+    endpoints::{AppScope, OAuthChange},
+    idempotency::{Created, IdempotencyKey},
+};
+use rusqlite::{Connection, OptionalExtension, params};
+use secrecy::ExposeSecret;
+use std::{sync::Arc, time::Duration};
+
+/// The one id of an endpoint's signing secrets; versions tell them apart.
+const SIGNING: &str = "signing";
+/// The one id of an endpoint's OAuth2 client secret.
+const OAUTH: &str = "oauth";
+
+/// Custom headers, sensitive values opened.
+pub(crate) async fn headers(
+    shared: &Arc<Shared>,
+    scope: &AppScope,
+    id: EndpointId,
+) -> Result<Option<CustomHeaders>, StoreError> {
+    let (reading, scope) = (Arc::clone(shared), scope.clone());
+    let read = move |connection: &Connection| {
+        let stored: Option<Option<String>> = connection
+            .prepare_cached("SELECT headers FROM endpoint WHERE id = ?1 AND application = ?2 AND deleted_at IS NULL")?
+            .query_row(params![key(&id), key(&scope.application)], |row| row.get(0))
+            .optional()?;
+        let Some(stored) = stored else { return Ok(None) };
+        let keys = keys_that_exist(&reading, connection, &scope)?;
+        let sealed = secrets::of_endpoint(connection, id)?;
+        snapshots::headers(id, stored.as_deref(), &sealed, &keys, &scope).map(Some)
+    };
+    Ok(shared.readers.read(read).await?)
+}
+
+/// The current signing secret.
+pub(crate) async fn signing_secret(
+    shared: &Arc<Shared>,
+    scope: &AppScope,
+    id: EndpointId,
+) -> Result<Option<SigningSecret>, StoreError> {
+    let (reading, scope) = (Arc::clone(shared), scope.clone());
+    let read = move |connection: &Connection| {
+        if endpoint_rows::of_id(connection, scope.application, id)?.is_none() {
+            return Ok(None);
+        }
+        let keys = keys_that_exist(&reading, connection, &scope)?;
+        current(connection, &keys, &scope, id)
+    };
+    Ok(shared.readers.read(read).await?)
+}
+
+fn keys_that_exist(
+    shared: &Shared,
+    connection: &Connection,
+    scope: &AppScope,
+) -> Result<Arc<EnvironmentKeys>, Failure> {
+    secrets::keys_of(shared, connection, &scope.environment)?.ok_or_else(|| {
+        StoreError::Sealed { detail: format!("environment {} has no data key", scope.environment) }.into()
+    })
+}
+
+fn current(
+    connection: &Connection,
+    keys: &EnvironmentKeys,
+    scope: &AppScope,
+    id: EndpointId,
+) -> Result<Option<SigningSecret>, Failure> {
+    let sealed = secrets::of_endpoint(connection, id)?;
+    let current =
+        sealed.iter().find(|secret| snapshots::is_signing(&secret.kind) && secret.valid_until.is_none());
+    current.map(|secret| snapshots::open_signing(keys, scope, secret)).transpose()
+}
+
+/// The credentials of a new endpoint.
+pub(crate) fn write_first(
+    work: &Scope<'_>,
+    scope: &AppScope,
+    id: EndpointId,
+    secret: &SigningSecret,
+    headers: &CustomHeaders,
+) -> Result<(), Failure> {
+    let keys = secrets::keys_for_writing(work.shared, work.connection, &scope.environment, work.now)?;
+    put_signing(work, &keys, scope, id, secret, 1)?;
+    put_headers(work, &keys, scope, id, headers)
+}
+
+fn put_signing(
+    work: &Scope<'_>,
+    keys: &EnvironmentKeys,
+    scope: &AppScope,
+    id: EndpointId,
+    secret: &SigningSecret,
+    version: u32,
+) -> Result<(), Failure> {
+    let value = secret.to_text();
+    let asymmetric = value.expose_secret().starts_with("whsk_");
+    let kind = if asymmetric { kind::SIGNING_ED25519 } else { kind::SIGNING_HMAC };
+    secrets::put(work.connection, keys, scope, &Plain { owner: id, kind, id: SIGNING, version, value: &value }, work.now)
+}
+
+fn put_headers(
+    work: &Scope<'_>,
+    keys: &EnvironmentKeys,
+    scope: &AppScope,
+    id: EndpointId,
+    headers: &CustomHeaders,
+) -> Result<(), Failure> {
+    secrets::delete_kind(work.connection, id, kind::HEADER)?;
+    let mut stored = StoredHeaders::new();
+    for header in headers.iter() {
+        let open = (!header.sensitive).then(|| header.value.expose_secret().to_owned());
+        stored.push((header.name.clone(), open));
+        if header.sensitive {
+            let name = header.name.to_ascii_lowercase();
+            let plain = Plain { owner: id, kind: kind::HEADER, id: &name, version: 1, value: &header.value };
+            secrets::put(work.connection, keys, scope, &plain, work.now)?;
+        }
+    }
+    let json = (!stored.is_empty()).then(|| to_json(&stored));
+    work.connection.execute("UPDATE endpoint SET headers = ?2 WHERE id = ?1", params![key(&id), json])?;
+    Ok(())
+}
+
+/// Counts a change of an endpoint.
+fn touch(work: &mut Scope<'_>, scope: &AppScope, id: EndpointId) -> Result<(), Failure> {
+    work.connection
+        .prepare_cached("UPDATE endpoint SET version = version + 1, updated_at = ?2 WHERE id = ?1")?
+        .execute(params![key(&id), work.now.as_micros()])?;
+    work.application_changes(scope.application);
+    Ok(())
+}
+
+/// Replaces all custom headers.
+pub(crate) fn replace_headers(
+    work: &mut Scope<'_>,
+    scope: &AppScope,
+    id: EndpointId,
+    from: u64,
+    headers: &CustomHeaders,
+) -> Result<(), Failure> {
+    endpoint_rows::to_change(work.connection, scope.application, id, from)?;
+    let keys = secrets::keys_for_writing(work.shared, work.connection, &scope.environment, work.now)?;
+    put_headers(work, &keys, scope, id, headers)?;
+    touch(work, scope, id)
+}
+
+/// Makes `new` the current signing secret.
+pub(crate) fn rotate(
+    work: &mut Scope<'_>,
+    scope: &AppScope,
+    id: EndpointId,
+    new: &SigningSecret,
+    overlap: Duration,
+    idempotency: Option<&IdempotencyKey>,
+) -> Result<Created<SigningSecret>, Failure> {
+    let (connection, now) = (work.connection, work.now);
+    let environment = &scope.environment;
+    endpoint_rows::of_id(connection, scope.application, id)?.ok_or(Refusal::Missing)?;
+    let keys = secrets::keys_for_writing(work.shared, connection, environment, now)?;
+    if idempotency::recall(connection, environment, idempotency, Kind::Rotation, now)?.as_deref() == Some(key(&id))
+        && let Some(item) = current(connection, &keys, scope, id)?
+    {
+        return Ok(Created { item, replayed: true });
+    }
+    let sealed = secrets::of_endpoint(connection, id)?;
+    let signing = sealed.iter().filter(|secret| snapshots::is_signing(&secret.kind));
+    let overlapping = signing.clone().filter(|secret| secret.valid_until.is_some_and(|until| until > now)).count();
+    if overlapping >= limits::PREVIOUS_SECRETS {
+        let most = limits::PREVIOUS_SECRETS;
+        return Err(Refusal::Limit(format!("{most} previous signing secrets are still valid; wait for one to end")).into());
+    }
+    let version = signing.map(|secret| secret.version).max().unwrap_or(0) + 1;
+    let ending = if overlap.is_zero() {
+        "DELETE FROM secret WHERE owner = ?1 AND id = ?2 AND valid_until IS NULL AND ?3 = ?3"
+    } else {
+        "UPDATE secret SET valid_until = ?3 WHERE owner = ?1 AND id = ?2 AND valid_until IS NULL"
+    };
+    let until = now.plus(overlap.min(limits::SECRET_OVERLAP));
+    connection.execute(ending, params![key(&id), SIGNING, until.as_micros()])?;
+    put_signing(work, &keys, scope, id, new, version)?;
+    idempotency::remember(connection, environment, idempotency, Kind::Rotation, key(&id), now)?;
+    touch(work, scope, id)?;
+    Ok(Created { item: new.clone(), replayed: false })
+}
+
+/// The OAuth2 settings.
+pub(crate) fn oauth(
+    connection: &Connection,
+    application: ApplicationId,
+    id: EndpointId,
+) -> Result<Option<OAuthSettings>, Failure> {
+    let stored: Option<Option<String>> = connection
+        .prepare_cached("SELECT oauth FROM endpoint WHERE id = ?1 AND application = ?2 AND deleted_at IS NULL")?
+        .query_row(params![key(&id), key(&application)], |row| row.get(0))
+        .optional()?;
+    stored.flatten().map(|json| endpoint_rows::read_oauth(&json, id)).transpose()
+}
+
+/// Sets or removes the OAuth2 configuration.
+pub(crate) fn replace_oauth(
+    work: &mut Scope<'_>,
+    scope: &AppScope,
+    id: EndpointId,
+    from: u64,
+    change: Option<OAuthChange>,
+) -> Result<(), Failure> {
+    let connection = work.connection;
+    endpoint_rows::to_change(connection, scope.application, id, from)?;
+    let keys = secrets::keys_for_writing(work.shared, connection, &scope.environment, work.now)?;
+    let json = change.as_ref().map(|change| endpoint_rows::write_oauth(&change.settings));
+    connection.execute(
+        "UPDATE endpoint SET oauth = ?2, oauth_version = oauth_version + 1 WHERE id = ?1",
+        params![key(&id), json],
+    )?;
+    match change {
+        None => secrets::delete_kind(connection, id, kind::OAUTH)?,
+        Some(OAuthChange { client_secret: Some(value), .. }) => {
+            let plain = Plain { owner: id, kind: kind::OAUTH, id: OAUTH, version: 1, value: &value };
+            secrets::put(connection, &keys, scope, &plain, work.now)?;
+        }
+        Some(OAuthChange { client_secret: None, .. }) => {
+            let stored = secrets::of_endpoint(connection, id)?;
+            if !stored.iter().any(|secret| secret.kind == kind::OAUTH) {
+                return Err(Refusal::Limit("clientSecret is needed: none is stored yet".to_owned()).into());
+            }
+        }
+    }
+    touch(work, scope, id)
+}

@@ -1,0 +1,225 @@
+//! The endpoint table: reading and writing its rows, without credentials.
+
+use crate::{
+    failure::{Failure, Refusal, inconsistent},
+    values::{self, from_json, id_at, instant_at, instant_or_null, join, key, split, to_json},
+};
+use postrider_model::{
+    application::Uid,
+    endpoint::{Disabled, DisabledReason, Endpoint},
+    event_type::EventTypeName,
+    filter::Filter,
+    id::{ApplicationId, EndpointId},
+    message::Channel,
+    oauth::{AuthMethod, OAuthSettings},
+    retry::RetryPolicy,
+    url::EndpointUrl,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, time::Duration};
+
+/// The columns that [`read`] expects, from 0.
+pub(crate) const COLUMNS: &str = "id, application, uid, url, description, throttle_rate, event_types, channels, \
+     disabled_reason, disabled_at, metadata, retry, legacy_version, version, created_at, updated_at, deleted_at";
+
+/// A retry policy as it is kept.
+#[derive(Serialize, Deserialize)]
+struct StoredRetry {
+    waits_micros: Vec<i64>,
+    deadline_micros: Option<i64>,
+}
+
+/// OAuth2 settings as they are kept; the secret lies apart, sealed.
+#[derive(Serialize, Deserialize)]
+struct StoredOAuth {
+    post: bool,
+    client_id: String,
+    token_url: String,
+    scopes: Vec<String>,
+    extra_params: BTreeMap<String, String>,
+    extra_headers: BTreeMap<String, String>,
+}
+
+/// An endpoint of a row of [`COLUMNS`].
+pub(crate) fn read(row: &Row<'_>) -> Result<Endpoint, Failure> {
+    let id: EndpointId = id_at(row, 0)?;
+    let bad = |column| inconsistent("endpoint", column, id);
+    let text = |column| row.get_ref(column).map(|value| value.as_str_or_null().ok().flatten());
+    let uid: Option<String> = row.get(2)?;
+    let url: String = row.get(3)?;
+    let event_types = split(text(6)?, EventTypeName::parse).ok_or_else(|| bad("event_types"))?;
+    let channels = split(text(7)?, Channel::parse).ok_or_else(|| bad("channels"))?;
+    let disabled = match (text(8)?, instant_or_null(row, 9)?) {
+        (Some(reason), Some(at)) => {
+            let reason = DisabledReason::from_name(reason).ok_or_else(|| bad("disabled_reason"))?;
+            Some(Disabled { reason, at })
+        }
+        _ => None,
+    };
+    Ok(Endpoint {
+        id,
+        application: id_at(row, 1)?,
+        uid: uid.map(|uid| Uid::parse(&uid, "ep_").ok_or_else(|| bad("uid"))).transpose()?,
+        url: EndpointUrl::from_stored(&url).ok_or_else(|| bad("url"))?,
+        description: row.get(4)?,
+        throttle_rate: row.get(5)?,
+        filter: Filter { event_types, channels },
+        disabled,
+        metadata: from_json(text(10)?.unwrap_or("{}"), "endpoint", "metadata", id)?,
+        retry: text(11)?.map(|json| read_retry(json, id)).transpose()?,
+        legacy_version: row.get(12)?,
+        version: values::count(row.get(13)?),
+        created_at: instant_at(row, 14)?,
+        updated_at: instant_at(row, 15)?,
+    })
+}
+
+/// The endpoint of this id in this application, deleted ones left out.
+pub(crate) fn of_id(
+    connection: &Connection,
+    application: ApplicationId,
+    id: EndpointId,
+) -> Result<Option<Endpoint>, Failure> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM endpoint WHERE id = ?1 AND application = ?2 AND deleted_at IS NULL"
+        ))?
+        .query_row(params![key(&id), key(&application)], |row| Ok(read(row)))
+        .optional()?
+        .transpose()
+}
+
+/// The endpoint of this uid in this application.
+pub(crate) fn of_uid(
+    connection: &Connection,
+    application: ApplicationId,
+    uid: &Uid,
+) -> Result<Option<Endpoint>, Failure> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM endpoint WHERE application = ?1 AND uid = ?2 AND deleted_at IS NULL"
+        ))?
+        .query_row(params![key(&application), uid.as_str()], |row| Ok(read(row)))
+        .optional()?
+        .transpose()
+}
+
+/// The endpoint for a change that was made from version `from`.
+pub(crate) fn to_change(
+    connection: &Connection,
+    application: ApplicationId,
+    id: EndpointId,
+    from: u64,
+) -> Result<Endpoint, Failure> {
+    let endpoint = of_id(connection, application, id)?.ok_or(Refusal::Missing)?;
+    if endpoint.version != from {
+        return Err(Refusal::Stale.into());
+    }
+    Ok(endpoint)
+}
+
+/// Writes a new endpoint.
+pub(crate) fn insert(connection: &Connection, endpoint: &Endpoint) -> Result<(), Failure> {
+    connection
+        .prepare_cached(
+            "INSERT INTO endpoint
+             (id, application, uid, url, description, throttle_rate, event_types, channels, disabled_reason,
+              disabled_at, metadata, retry, legacy_version, version, created_at, updated_at, oauth_version)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 0)",
+        )?
+        .execute(params![
+            key(&endpoint.id),
+            key(&endpoint.application),
+            endpoint.uid.as_ref().map(Uid::as_str),
+            endpoint.url.as_str(),
+            endpoint.description,
+            endpoint.throttle_rate,
+            join(endpoint.filter.event_types.iter().map(EventTypeName::as_str)),
+            join(endpoint.filter.channels.iter().map(Channel::as_str)),
+            endpoint.disabled.as_ref().map(|disabled| disabled.reason.name()),
+            endpoint.disabled.as_ref().map(|disabled| disabled.at.as_micros()),
+            to_json(&endpoint.metadata),
+            endpoint.retry.as_ref().map(write_retry),
+            endpoint.legacy_version,
+            values::version(endpoint.version),
+            endpoint.created_at.as_micros(),
+            endpoint.updated_at.as_micros(),
+        ])
+        .map_err(Failure::taken_on_conflict)?;
+    Ok(())
+}
+
+/// Writes every field of a changed endpoint.
+pub(crate) fn update(connection: &Connection, endpoint: &Endpoint) -> Result<(), Failure> {
+    connection
+        .prepare_cached(
+            "UPDATE endpoint SET uid = ?2, url = ?3, description = ?4, throttle_rate = ?5, event_types = ?6,
+             channels = ?7, disabled_reason = ?8, disabled_at = ?9, metadata = ?10, retry = ?11,
+             legacy_version = ?12, version = ?13, updated_at = ?14 WHERE id = ?1",
+        )?
+        .execute(params![
+            key(&endpoint.id),
+            endpoint.uid.as_ref().map(Uid::as_str),
+            endpoint.url.as_str(),
+            endpoint.description,
+            endpoint.throttle_rate,
+            join(endpoint.filter.event_types.iter().map(EventTypeName::as_str)),
+            join(endpoint.filter.channels.iter().map(Channel::as_str)),
+            endpoint.disabled.as_ref().map(|disabled| disabled.reason.name()),
+            endpoint.disabled.as_ref().map(|disabled| disabled.at.as_micros()),
+            to_json(&endpoint.metadata),
+            endpoint.retry.as_ref().map(write_retry),
+            endpoint.legacy_version,
+            values::version(endpoint.version),
+            endpoint.updated_at.as_micros(),
+        ])
+        .map_err(Failure::taken_on_conflict)?;
+    Ok(())
+}
+
+fn write_retry(policy: &RetryPolicy) -> String {
+    to_json(&StoredRetry {
+        waits_micros: policy.waits.iter().copied().map(values::micros).collect(),
+        deadline_micros: policy.deadline.map(values::micros),
+    })
+}
+
+fn read_retry(json: &str, id: EndpointId) -> Result<RetryPolicy, Failure> {
+    let stored: StoredRetry = from_json(json, "endpoint", "retry", id)?;
+    Ok(RetryPolicy {
+        waits: stored.waits_micros.into_iter().map(values::duration).collect(),
+        deadline: stored.deadline_micros.map(values::duration),
+    })
+}
+
+/// OAuth2 settings as their column keeps them.
+pub(crate) fn write_oauth(settings: &OAuthSettings) -> String {
+    to_json(&StoredOAuth {
+        post: settings.auth_method == AuthMethod::ClientSecretPost,
+        client_id: settings.client_id.clone(),
+        token_url: settings.token_url.as_str().to_owned(),
+        scopes: settings.scopes.clone(),
+        extra_params: settings.extra_params.clone(),
+        extra_headers: settings.extra_headers.clone(),
+    })
+}
+
+/// OAuth2 settings of their column.
+pub(crate) fn read_oauth(json: &str, id: EndpointId) -> Result<OAuthSettings, Failure> {
+    let stored: StoredOAuth = from_json(json, "endpoint", "oauth", id)?;
+    Ok(OAuthSettings {
+        auth_method: if stored.post { AuthMethod::ClientSecretPost } else { AuthMethod::ClientSecretBasic },
+        client_id: stored.client_id,
+        token_url: EndpointUrl::from_stored(&stored.token_url)
+            .ok_or_else(|| inconsistent("endpoint", "oauth", id))?,
+        scopes: stored.scopes,
+        extra_params: stored.extra_params,
+        extra_headers: stored.extra_headers,
+    })
+}
+
+/// Age at which deliveries of this endpoint expire.
+pub(crate) fn delivery_age(endpoint: &Endpoint, server_seconds: u64) -> Duration {
+    endpoint.retry.as_ref().map_or_else(|| Duration::from_secs(server_seconds), RetryPolicy::deadline)
+}

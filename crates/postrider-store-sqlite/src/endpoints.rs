@@ -1,0 +1,325 @@
+//! Endpoints: configuration. Headers, signing secrets and OAuth2 settings are in [`crate::credentials`].
+
+use crate::{
+    Shared, SqliteStore, credentials, endpoint_rows,
+    failure::{Failure, Refusal},
+    idempotency::{self, Kind},
+    snapshots,
+    values::{Span, count, key},
+    writer::{Isolation, Scope},
+};
+use async_trait::async_trait;
+use postrider_model::{
+    application::Ref,
+    endpoint::{Disabled, DisabledReason, Endpoint},
+    headers::CustomHeaders,
+    id::{EndpointId, Ksuid},
+    limits,
+    oauth::OAuthSettings,
+    signature::SigningSecret,
+    time::Timestamp,
+};
+use postrider_store::{
+    StoreError, WriteError,
+    endpoints::{AppScope, EndpointFields, EndpointFilter, Endpoints, NewEndpoint, OAuthChange},
+    idempotency::{Created, IdempotencyKey},
+    page::{Page, PageRequest, Window},
+    snapshot::SendSettings,
+};
+use rusqlite::{Connection, params};
+use std::{sync::Arc, time::Duration};
+
+/// Pending deliveries of a deleted endpoint that are cancelled in one operation.
+const CANCEL_BATCH: i64 = 2000;
+
+#[async_trait]
+impl Endpoints for SqliteStore {
+    async fn create_endpoint(
+        &self,
+        scope: &AppScope,
+        endpoint: NewEndpoint,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Created<Endpoint>, WriteError> {
+        let scope = scope.clone();
+        let create = move |work: &mut Scope<'_>| create(work, &scope, &endpoint, idempotency.as_ref());
+        Ok(self.shared.change(create).await?)
+    }
+
+    async fn endpoint(
+        &self,
+        scope: &AppScope,
+        reference: &Ref<EndpointId>,
+    ) -> Result<Option<Endpoint>, StoreError> {
+        let (application, reference) = (scope.application, reference.clone());
+        let find = move |connection: &Connection| match &reference {
+            Ref::Id(id) => endpoint_rows::of_id(connection, application, *id),
+            Ref::Uid(uid) => endpoint_rows::of_uid(connection, application, uid),
+        };
+        Ok(self.shared.readers.read(find).await?)
+    }
+
+    async fn endpoints(
+        &self,
+        scope: &AppScope,
+        filter: EndpointFilter,
+        page: PageRequest<EndpointId>,
+    ) -> Result<Page<Endpoint>, StoreError> {
+        let scope = scope.clone();
+        Ok(self.shared.readers.read(move |connection| list(connection, &scope, &filter, &page)).await?)
+    }
+
+    async fn replace_endpoint(
+        &self,
+        scope: &AppScope,
+        id: EndpointId,
+        from: u64,
+        fields: EndpointFields,
+    ) -> Result<Endpoint, WriteError> {
+        let scope = scope.clone();
+        Ok(self.shared.change(move |work| replace(work, &scope, id, from, fields)).await?)
+    }
+
+    async fn delete_endpoint(&self, scope: &AppScope, id: EndpointId) -> Result<bool, StoreError> {
+        let scope = scope.clone();
+        let deleted = self.shared.change(move |work| delete(work, &scope, id)).await?;
+        if deleted {
+            cancel_pending(&self.shared, vec![id]).await?;
+        }
+        Ok(deleted)
+    }
+
+    async fn headers(&self, scope: &AppScope, id: EndpointId) -> Result<Option<CustomHeaders>, StoreError> {
+        credentials::headers(&self.shared, scope, id).await
+    }
+
+    async fn replace_headers(
+        &self,
+        scope: &AppScope,
+        id: EndpointId,
+        from: u64,
+        headers: CustomHeaders,
+    ) -> Result<(), WriteError> {
+        let scope = scope.clone();
+        Ok(self.shared.change(move |work| credentials::replace_headers(work, &scope, id, from, &headers)).await?)
+    }
+
+    async fn signing_secret(&self, scope: &AppScope, id: EndpointId) -> Result<Option<SigningSecret>, StoreError> {
+        credentials::signing_secret(&self.shared, scope, id).await
+    }
+
+    async fn rotate_signing_secret(
+        &self,
+        scope: &AppScope,
+        id: EndpointId,
+        new: SigningSecret,
+        overlap: Duration,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Created<SigningSecret>, WriteError> {
+        let scope = scope.clone();
+        let rotate = move |work: &mut Scope<'_>| {
+            credentials::rotate(work, &scope, id, &new, overlap, idempotency.as_ref())
+        };
+        Ok(self.shared.change(rotate).await?)
+    }
+
+    async fn oauth(&self, scope: &AppScope, id: EndpointId) -> Result<Option<OAuthSettings>, StoreError> {
+        let application = scope.application;
+        Ok(self.shared.readers.read(move |connection| credentials::oauth(connection, application, id)).await?)
+    }
+
+    async fn replace_oauth(
+        &self,
+        scope: &AppScope,
+        id: EndpointId,
+        from: u64,
+        change: Option<OAuthChange>,
+    ) -> Result<(), WriteError> {
+        let scope = scope.clone();
+        Ok(self.shared.change(move |work| credentials::replace_oauth(work, &scope, id, from, change)).await?)
+    }
+
+    async fn send_settings(
+        &self,
+        scope: &AppScope,
+        id: EndpointId,
+    ) -> Result<Option<Arc<SendSettings>>, StoreError> {
+        let snapshot = snapshots::current(&self.shared, scope).await?;
+        Ok(snapshot.and_then(|snapshot| snapshot.endpoint(id).map(Arc::clone)))
+    }
+}
+
+fn create(
+    work: &mut Scope<'_>,
+    scope: &AppScope,
+    new: &NewEndpoint,
+    idempotency: Option<&IdempotencyKey>,
+) -> Result<Created<Endpoint>, Failure> {
+    let (connection, now) = (work.connection, work.now);
+    let environment = &scope.environment;
+    if let Some(created) = idempotency::recall(connection, environment, idempotency, Kind::Endpoint, now)?
+        && let Ok(bytes) = <[u8; 20]>::try_from(created)
+        && let Some(item) =
+            endpoint_rows::of_id(connection, scope.application, EndpointId::new(Ksuid::from_bytes(bytes)))?
+    {
+        return Ok(Created { item, replayed: true });
+    }
+    let (alive, endpoints): (bool, i64) = connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM application WHERE id = ?1 AND environment = ?2 AND deleted_at IS NULL),
+                    (SELECT COUNT(*) FROM endpoint WHERE application = ?1 AND deleted_at IS NULL)",
+        )?
+        .query_row(params![key(&scope.application), environment.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if !alive {
+        return Err(Refusal::Missing.into());
+    }
+    if count(endpoints) >= limits::ENDPOINTS_PER_APPLICATION as u64 {
+        let most = limits::ENDPOINTS_PER_APPLICATION;
+        return Err(Refusal::Limit(format!("an application can have {most} endpoints at most")).into());
+    }
+    let id = work.shared.ids.next(now);
+    let item = with_fields(
+        Endpoint {
+            id,
+            application: scope.application,
+            uid: None,
+            url: new.fields.url.clone(),
+            description: String::new(),
+            throttle_rate: None,
+            filter: postrider_model::filter::Filter::default(),
+            disabled: None,
+            metadata: postrider_model::application::Metadata::default(),
+            retry: None,
+            legacy_version: 0,
+            version: 0,
+            created_at: now,
+            updated_at: now,
+        },
+        new.fields.clone(),
+        now,
+    );
+    endpoint_rows::insert(connection, &item)?;
+    credentials::write_first(work, scope, id, &new.secret, &new.headers)?;
+    idempotency::remember(connection, environment, idempotency, Kind::Endpoint, key(&id), now)?;
+    work.application_changes(scope.application);
+    Ok(Created { item, replayed: false })
+}
+
+/// The endpoint with all fields replaced, one version on. A reason for being disabled stays while it holds.
+fn with_fields(endpoint: Endpoint, fields: EndpointFields, now: Timestamp) -> Endpoint {
+    let disabled = fields
+        .disabled
+        .then(|| endpoint.disabled.unwrap_or(Disabled { reason: DisabledReason::Requested, at: now }));
+    Endpoint {
+        uid: fields.uid,
+        url: fields.url,
+        description: fields.description,
+        throttle_rate: fields.throttle_rate,
+        filter: fields.filter,
+        disabled,
+        metadata: fields.metadata,
+        retry: fields.retry,
+        legacy_version: fields.legacy_version,
+        version: endpoint.version + 1,
+        updated_at: now,
+        ..endpoint
+    }
+}
+
+fn replace(
+    work: &mut Scope<'_>,
+    scope: &AppScope,
+    id: EndpointId,
+    from: u64,
+    fields: EndpointFields,
+) -> Result<Endpoint, Failure> {
+    let before = endpoint_rows::to_change(work.connection, scope.application, id, from)?;
+    let was_held = before.disabled.is_some();
+    let after = with_fields(before, fields, work.now);
+    endpoint_rows::update(work.connection, &after)?;
+    work.application_changes(scope.application);
+    let held = after.disabled.is_some();
+    if held != was_held {
+        let now = work.now;
+        work.after_commit(move |shared| {
+            shared.agenda().hold(id, held, now);
+            shared.claimable.notify_one();
+        });
+    }
+    Ok(after)
+}
+
+fn delete(work: &mut Scope<'_>, scope: &AppScope, id: EndpointId) -> Result<bool, Failure> {
+    let changed = work
+        .connection
+        .prepare_cached(
+            "UPDATE endpoint SET deleted_at = ?3, version = version + 1, updated_at = ?3, headers = NULL, oauth = NULL
+             WHERE id = ?1 AND application = ?2 AND deleted_at IS NULL",
+        )?
+        .execute(params![key(&id), key(&scope.application), work.now.as_micros()])?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    crate::secrets::delete_all(work.connection, id)?;
+    work.application_changes(scope.application);
+    work.after_commit(move |shared| shared.agenda().drop_lane(id));
+    Ok(true)
+}
+
+/// Cancels what is pending for deleted endpoints, some at a time so that others get their turn. Goes on when the caller
+/// goes away; what a stop of the process leaves is cancelled at the next start.
+pub(crate) async fn cancel_pending(shared: &Arc<Shared>, endpoints: Vec<EndpointId>) -> Result<(), StoreError> {
+    let shared = Arc::clone(shared);
+    let work = tokio::spawn(async move {
+        for endpoint in endpoints {
+            while shared.write(Isolation::Own, move |work| cancel_some(work, endpoint)).await? == CANCEL_BATCH {}
+        }
+        Ok::<(), Failure>(())
+    });
+    match work.await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(StoreError::Internal { detail: format!("cancelling ended abnormally: {error}") }),
+    }
+}
+
+fn cancel_some(work: &mut Scope<'_>, endpoint: EndpointId) -> Result<i64, Failure> {
+    let changed = work
+        .connection
+        .prepare_cached(
+            "UPDATE delivery SET state = 3 WHERE (message, endpoint, generation) IN
+             (SELECT message, endpoint, generation FROM delivery INDEXED BY delivery_due
+              WHERE endpoint = ?1 AND state = 0 LIMIT ?2)",
+        )?
+        .execute(params![key(&endpoint), CANCEL_BATCH])?;
+    work.after_commit(move |shared| shared.agenda().cancelled(changed as u64));
+    Ok(i64::try_from(changed).unwrap_or(CANCEL_BATCH))
+}
+
+fn list(
+    connection: &Connection,
+    scope: &AppScope,
+    filter: &EndpointFilter,
+    page: &PageRequest<EndpointId>,
+) -> Result<Page<Endpoint>, Failure> {
+    let span = Span::of_ids(page, Window::default());
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {} FROM endpoint WHERE application = ?1 AND deleted_at IS NULL AND id >= ?2 AND id < ?3
+         ORDER BY id {}",
+        endpoint_rows::COLUMNS,
+        span.direction()
+    ))?;
+    let mut rows = statement.query(params![key(&scope.application), span.low, span.high])?;
+    let part = filter.url_contains.as_ref().map(|part| part.to_lowercase());
+    let mut found = Vec::new();
+    while found.len() <= page.limit
+        && let Some(row) = rows.next()?
+    {
+        let endpoint = endpoint_rows::read(row)?;
+        let wanted = part.as_ref().is_none_or(|part| endpoint.url.as_str().to_lowercase().contains(part))
+            && filter.disabled.is_none_or(|disabled| endpoint.disabled.is_some() == disabled)
+            && filter.metadata.iter().all(|(name, value)| endpoint.metadata.get(name) == Some(value));
+        if wanted {
+            found.push(endpoint);
+        }
+    }
+    Ok(Page::from_rows(found, page.limit, page.backward))
+}

@@ -1,0 +1,345 @@
+//! Retention: what is old goes, in small batches, and nothing that is pending is touched.
+//!
+//! What can go is looked for by readers, along indexes whose start is the oldest; the writer only deletes, and asks
+//! once more whether it may. A look goes over a bounded number of rows and continues where the last one ended, so that
+//! many old deliveries that still wait do not make each look longer.
+
+use crate::{
+    Shared, SqliteStore,
+    claim::end,
+    failure::Failure,
+    messages::drop_payload,
+    values::{id_at, key},
+    writer::{Isolation, Scope},
+};
+use async_trait::async_trait;
+use postrider_model::{
+    delivery::{DeliveryId, State},
+    id::{AttemptId, EndpointId, Ksuid, MessageId},
+    retry::GiveUp,
+    time::Timestamp,
+};
+use postrider_store::{
+    StoreError,
+    retention::{Cutoffs, Expired, Retention},
+};
+use rusqlite::{Connection, Row, params};
+use std::{collections::HashMap, sync::PoisonError};
+
+/// Rows that a look goes over, for each that it may find.
+const ROWS_PER_FIND: usize = 20;
+/// Held endpoints that are looked through in one call.
+const HELD_AT_ONCE: usize = 16;
+/// A delivery of this message is pending.
+const WAITS: &str = "EXISTS (SELECT 1 FROM delivery WHERE delivery.message = candidate.message AND state = 0)";
+
+/// Where the next look begins; empty at the oldest.
+#[derive(Debug, Default)]
+pub(crate) struct Positions {
+    payloads: Option<(i64, i64)>,
+    attempts: Option<(Ksuid, Ksuid, Ksuid)>,
+    messages: Option<Ksuid>,
+    /// When to look through the deliveries of a held endpoint again.
+    held: HashMap<EndpointId, Timestamp>,
+}
+
+/// An attempt's place in its table.
+type Place = (MessageId, EndpointId, AttemptId);
+
+/// What a look found.
+struct Look<T, P> {
+    found: Vec<T>,
+    /// Where the next look goes on; `None` when this one came to the end.
+    next: Option<P>,
+}
+
+#[async_trait]
+impl Retention for SqliteStore {
+    async fn expire(&self, cutoffs: Cutoffs, batch: usize) -> Result<Expired, StoreError> {
+        let batch = batch.clamp(1, 10_000);
+        let held = self.expire_held(batch).await?;
+        let mut expired = Expired {
+            payloads: self.expire_payloads(batch).await?,
+            attempts: self.expire_attempts(cutoffs, batch).await?,
+            messages: self.expire_messages(cutoffs, batch).await?,
+            others: self.shared.write(Isolation::Own, move |work| expire_others(work, cutoffs, batch)).await?,
+            more: false,
+        };
+        let deleted = [expired.payloads, expired.attempts, expired.messages, expired.others, held];
+        let positions = self.shared.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        expired.more = deleted.iter().any(|count| *count >= batch as u64)
+            || positions.payloads.is_some()
+            || positions.attempts.is_some()
+            || positions.messages.is_some();
+        Ok(expired)
+    }
+}
+
+impl SqliteStore {
+    fn position<T>(&self, read: impl FnOnce(&mut Positions) -> T) -> T {
+        read(&mut self.shared.positions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn expire_payloads(&self, batch: usize) -> Result<u64, StoreError> {
+        let now = self.shared.clock.now();
+        let from = self.position(|positions| positions.payloads).unwrap_or((0, 0));
+        let look = self
+            .shared
+            .readers
+            .read(move |connection| {
+                let query = format!(
+                    "SELECT candidate.message, candidate.expires_at, candidate.id, {WAITS} FROM payload AS candidate
+                     WHERE (candidate.expires_at, candidate.id) > (?1, ?2) AND candidate.expires_at <= ?3
+                     ORDER BY candidate.expires_at, candidate.id LIMIT ?4"
+                );
+                let from = params![from.0, from.1, now.as_micros(), rows(batch)];
+                look(connection, &query, from, batch, |row| {
+                    let place = (row.get(1)?, row.get(2)?);
+                    Ok((id_at::<postrider_model::id::MessageKind>(row, 0)?, place, row.get(3)?))
+                })
+            })
+            .await?;
+        self.position(|positions| positions.payloads = look.next);
+        let delete = move |work: &mut Scope<'_>| {
+            let mut deleted = 0;
+            for message in look.found {
+                if !waits(work.connection, message)? && drop_payload(work.connection, message)? {
+                    deleted += 1;
+                }
+            }
+            Ok(deleted)
+        };
+        Ok(self.shared.write(Isolation::Own, delete).await?)
+    }
+
+    async fn expire_attempts(&self, cutoffs: Cutoffs, batch: usize) -> Result<u64, StoreError> {
+        let cut = Ksuid::floor(cutoffs.attempts);
+        let from = self.position(|positions| positions.attempts);
+        let look = self
+            .shared
+            .readers
+            .read(move |connection| {
+                // An attempt is younger than its message: beyond the cut no message has an older attempt.
+                let query = format!(
+                    "SELECT candidate.message, candidate.endpoint, candidate.id, candidate.id >= ?4 OR {WAITS}
+                     FROM attempt AS candidate
+                     WHERE (candidate.message, candidate.endpoint, candidate.id) > (?1, ?2, ?3)
+                       AND candidate.message < ?4
+                     ORDER BY candidate.message, candidate.endpoint, candidate.id LIMIT ?5"
+                );
+                let bytes = |id: Option<&Ksuid>| id.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+                let values = params![
+                    bytes(from.as_ref().map(|from| &from.0)),
+                    bytes(from.as_ref().map(|from| &from.1)),
+                    bytes(from.as_ref().map(|from| &from.2)),
+                    cut.as_bytes(),
+                    rows(batch)
+                ];
+                look(connection, &query, values, batch, |row| {
+                    let place: Place = (id_at(row, 0)?, id_at(row, 1)?, id_at(row, 2)?);
+                    Ok((place, (*place.0.ksuid(), *place.1.ksuid(), *place.2.ksuid()), row.get(3)?))
+                })
+            })
+            .await?;
+        self.position(|positions| positions.attempts = look.next);
+        let delete = move |work: &mut Scope<'_>| {
+            let mut deleted = 0;
+            for place in look.found {
+                if !waits(work.connection, place.0)? {
+                    deleted += delete_attempt(work.connection, place)?;
+                }
+            }
+            Ok(deleted)
+        };
+        Ok(self.shared.write(Isolation::Own, delete).await?)
+    }
+
+    async fn expire_messages(&self, cutoffs: Cutoffs, batch: usize) -> Result<u64, StoreError> {
+        let cut = Ksuid::floor(cutoffs.messages);
+        let from = self.position(|positions| positions.messages);
+        let look = self
+            .shared
+            .readers
+            .read(move |connection| {
+                let query = format!(
+                    "SELECT candidate.message, {WAITS} FROM (SELECT id AS message FROM message) AS candidate
+                     WHERE candidate.message > ?1 AND candidate.message < ?2 ORDER BY candidate.message LIMIT ?3"
+                );
+                let from = from.map_or_else(Vec::new, |from| from.as_bytes().to_vec());
+                look(connection, &query, params![from, cut.as_bytes(), rows(batch)], batch, |row| {
+                    let id: MessageId = id_at(row, 0)?;
+                    Ok((id, *id.ksuid(), row.get(1)?))
+                })
+            })
+            .await?;
+        self.position(|positions| positions.messages = look.next);
+        let delete = move |work: &mut Scope<'_>| {
+            let mut deleted = 0;
+            for message in look.found {
+                if !waits(work.connection, message)? {
+                    delete_message(work.connection, message)?;
+                    deleted += 1;
+                }
+            }
+            Ok(deleted)
+        };
+        Ok(self.shared.write(Isolation::Own, delete).await?)
+    }
+
+    /// Held deliveries are not claimed, so nobody else notices that their deadline passes. Each held endpoint is looked
+    /// through once; then the earliest deadline among its deliveries says when to look again.
+    async fn expire_held(&self, batch: usize) -> Result<u64, StoreError> {
+        let now = self.shared.clock.now();
+        let held = self.shared.agenda().held();
+        let due: Vec<EndpointId> = self.position(|positions| {
+            positions.held.retain(|endpoint, _| held.contains(endpoint));
+            let due = |endpoint: &&EndpointId| positions.held.get(*endpoint).is_none_or(|at| *at < now);
+            held.iter().filter(due).take(HELD_AT_ONCE).copied().collect()
+        });
+        let mut ended = 0;
+        for endpoint in due {
+            let look = move |connection: &Connection| held_past_deadline(connection, endpoint, now, batch);
+            let (found, next) = self.shared.readers.read(look).await?;
+            self.position(|positions| positions.held.insert(endpoint, next));
+            ended += found.len() as u64;
+            if !found.is_empty() {
+                self.shared.write(Isolation::Own, move |work| end_all(work, found)).await?;
+            }
+        }
+        Ok(ended)
+    }
+}
+
+/// Deliveries of an endpoint whose deadline has passed, and when to look again.
+fn held_past_deadline(
+    connection: &Connection,
+    endpoint: EndpointId,
+    now: Timestamp,
+    batch: usize,
+) -> Result<(Vec<DeliveryId>, Timestamp), Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT message, generation FROM delivery INDEXED BY delivery_due
+         WHERE endpoint = ?1 AND state = 0 AND deadline_at < ?2 LIMIT ?3",
+    )?;
+    let found: Vec<DeliveryId> = statement
+        .query_map(params![key(&endpoint), now.as_micros(), most(batch)], |row| {
+            Ok(DeliveryId { message: id_at(row, 0)?, endpoint, generation: row.get(1)? })
+        })?
+        .collect::<Result<_, _>>()?;
+    if found.len() == batch {
+        return Ok((found, Timestamp::default()));
+    }
+    let next: Option<i64> = connection
+        .prepare_cached(
+            "SELECT MIN(deadline_at) FROM delivery INDEXED BY delivery_due
+             WHERE endpoint = ?1 AND state = 0 AND deadline_at >= ?2",
+        )?
+        .query_row(params![key(&endpoint), now.as_micros()], |row| row.get(0))?;
+    Ok((found, next.map_or(Timestamp::MAX, Timestamp::from_micros)))
+}
+
+fn end_all(work: &mut Scope<'_>, deliveries: Vec<DeliveryId>) -> Result<(), Failure> {
+    let now = work.now;
+    for delivery in deliveries {
+        if end(work, delivery, State::Failed(GiveUp::Expired))? {
+            work.after_commit(move |shared: &Shared| shared.agenda().settled(delivery, now));
+        }
+    }
+    Ok(())
+}
+
+fn rows(batch: usize) -> i64 {
+    most(batch.saturating_mul(ROWS_PER_FIND))
+}
+
+fn most(batch: usize) -> i64 {
+    i64::try_from(batch).unwrap_or(i64::MAX)
+}
+
+/// Goes over rows of (thing, place, must stay) until enough can go or the rows end.
+fn look<T, P>(
+    connection: &Connection,
+    query: &str,
+    values: &[&dyn rusqlite::ToSql],
+    batch: usize,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<(T, P, bool)>,
+) -> Result<Look<T, P>, Failure> {
+    let mut statement = connection.prepare_cached(query)?;
+    let mut answer = statement.query(values)?;
+    let (mut found, mut seen, mut last) = (Vec::new(), 0, None);
+    while found.len() < batch
+        && let Some(row) = answer.next()?
+    {
+        let (thing, place, stays) = read(row)?;
+        seen += 1;
+        last = Some(place);
+        if !stays {
+            found.push(thing);
+        }
+    }
+    let ended = found.len() < batch && seen < batch.saturating_mul(ROWS_PER_FIND);
+    Ok(Look { found, next: if ended { None } else { last } })
+}
+
+fn waits(connection: &Connection, message: MessageId) -> Result<bool, Failure> {
+    Ok(connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND state = 0)")?
+        .query_row([key(&message)], |row| row.get(0))?)
+}
+
+fn delete_attempt(connection: &Connection, (message, endpoint, id): Place) -> Result<u64, Failure> {
+    connection.prepare_cached("DELETE FROM response WHERE attempt = ?1")?.execute([key(&id)])?;
+    let deleted = connection
+        .prepare_cached("DELETE FROM attempt WHERE message = ?1 AND endpoint = ?2 AND id = ?3")?
+        .execute(params![key(&message), key(&endpoint), key(&id)])?;
+    Ok(deleted as u64)
+}
+
+/// A message with everything that hangs on it.
+fn delete_message(connection: &Connection, message: MessageId) -> Result<(), Failure> {
+    for statement in [
+        "DELETE FROM response WHERE attempt IN (SELECT id FROM attempt WHERE message = ?1)",
+        "DELETE FROM attempt WHERE message = ?1",
+        "DELETE FROM delivery WHERE message = ?1",
+        "DELETE FROM payload WHERE id = (SELECT payload FROM message WHERE id = ?1)",
+        "DELETE FROM message WHERE id = ?1",
+    ] {
+        connection.prepare_cached(statement)?.execute([key(&message)])?;
+    }
+    Ok(())
+}
+
+/// Idempotency records, overlapped signing secrets, and deleted endpoints and applications without history.
+fn expire_others(work: &mut Scope<'_>, cutoffs: Cutoffs, batch: usize) -> Result<u64, Failure> {
+    let (connection, now) = (work.connection, work.now.as_micros());
+    let deleted = connection
+        .prepare_cached(
+            "DELETE FROM idempotency WHERE (environment, digest) IN
+             (SELECT environment, digest FROM idempotency WHERE expires_at <= ?1 LIMIT ?2)",
+        )?
+        .execute(params![now, most(batch)])?
+        + connection
+            .prepare_cached(
+                "DELETE FROM secret WHERE (owner, kind, id, version) IN
+                 (SELECT owner, kind, id, version FROM secret
+                  WHERE valid_until IS NOT NULL AND valid_until <= ?1 LIMIT ?2)",
+            )?
+            .execute(params![now, most(batch)])?;
+    let old = cutoffs.messages.as_micros();
+    connection
+        .prepare_cached(
+            "DELETE FROM endpoint WHERE id IN
+             (SELECT id FROM endpoint WHERE deleted_at IS NOT NULL AND deleted_at < ?1
+                AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.endpoint = endpoint.id) LIMIT ?2)",
+        )?
+        .execute(params![old, most(batch)])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM application WHERE id IN
+             (SELECT id FROM application WHERE deleted_at IS NOT NULL AND deleted_at < ?1
+                AND NOT EXISTS (SELECT 1 FROM message WHERE message.application = application.id)
+                AND NOT EXISTS (SELECT 1 FROM endpoint WHERE endpoint.application = application.id) LIMIT ?2)",
+        )?
+        .execute(params![old, most(batch)])?;
+    Ok(deleted as u64)
+}

@@ -1,0 +1,154 @@
+//! What a start finds: attempts during which the process died, deliveries of endpoints that were being deleted, and
+//! the work that waits.
+
+use crate::{
+    OpenError,
+    agenda::Agenda,
+    attempt_rows,
+    failure::Failure,
+    in_flight::Begun,
+    progress::{self, code},
+    values::{count, id_at, instant_at, key},
+};
+use postrider_model::{
+    attempt::{Attempt, Phases, Response},
+    delivery::{State, Trigger},
+    id::EndpointId,
+    limits,
+    outcome::Outcome,
+    retry::GiveUp,
+    time::Timestamp,
+};
+use postrider_store::{Ids, StoreError};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use std::time::Duration;
+
+/// Deliveries cancelled in one transaction.
+const CANCEL_BATCH: i64 = 5000;
+
+/// Books the attempts that had begun when the process died: each as an attempt with the outcome `interrupted`, its
+/// delivery due now with one more death. The delivery that was there at too many deaths is set aside.
+pub(crate) fn book_interrupted(
+    connection: &mut Connection,
+    ids: &Ids,
+    mut left: Vec<Begun>,
+    now: Timestamp,
+) -> Result<(), OpenError> {
+    // Ids grow with the time they are made for.
+    left.sort_by_key(|begun| begun.started_at);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for begun in &left {
+        book(&transaction, ids, begun, now).map_err(|failure| OpenError::Store(failure.into()))?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn book(connection: &Connection, ids: &Ids, begun: &Begun, now: Timestamp) -> Result<(), Failure> {
+    let delivery = begun.delivery;
+    let (message, endpoint) = (key(&delivery.message), key(&delivery.endpoint));
+    let found: Option<(u8, u32, u32, u8)> = connection
+        .prepare_cached(
+            "SELECT state, attempts, deaths, cause FROM delivery
+             WHERE message = ?1 AND endpoint = ?2 AND generation = ?3",
+        )?
+        .query_row(params![message, endpoint, delivery.generation], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .optional()?;
+    let Some((state, attempts, deaths, cause)) = found else { return Ok(()) };
+    // Its result was stored, only the slot had not been cleared yet.
+    if attempts >= begun.number {
+        return Ok(());
+    }
+    attempt_rows::insert(
+        connection,
+        &Attempt {
+            id: ids.next(begun.started_at),
+            delivery,
+            number: begun.number,
+            trigger: Trigger::from_code(cause).unwrap_or(Trigger::Scheduled),
+            url: begun.url.clone(),
+            started_at: begun.started_at,
+            duration: Duration::ZERO,
+            outcome: Outcome::Interrupted,
+            detail: "the server stopped during this attempt; whether the endpoint got it is unknown".to_owned(),
+            status: None,
+            response: Response::default(),
+            phases: Phases::default(),
+        },
+    )?;
+    let deaths = deaths.saturating_add(1);
+    let state = match state {
+        code::PENDING if deaths >= limits::POISON_DEATHS => Some(State::Failed(GiveUp::Quarantined)),
+        code::PENDING => Some(State::Pending { next_attempt_at: now }),
+        _ => None,
+    };
+    let (code, reason) = state.map_or((None, None), |state| {
+        let (code, reason) = progress::columns(state);
+        (Some(code), reason)
+    });
+    connection
+        .prepare_cached(
+            "UPDATE delivery SET attempts = ?4, deaths = ?5, state = COALESCE(?6, state),
+                 reason = COALESCE(?7, reason), next_attempt_at = MIN(next_attempt_at, ?8)
+             WHERE message = ?1 AND endpoint = ?2 AND generation = ?3",
+        )?
+        .execute(params![
+            message,
+            endpoint,
+            delivery.generation,
+            begun.number,
+            deaths,
+            code,
+            reason,
+            now.as_micros()
+        ])?;
+    Ok(())
+}
+
+/// Cancels what a stop left pending of deleted endpoints.
+pub(crate) fn cancel_deleted(connection: &Connection) -> Result<(), OpenError> {
+    let endpoints = connection
+        .prepare(
+            "SELECT id FROM endpoint WHERE deleted_at IS NOT NULL
+               AND EXISTS (SELECT 1 FROM delivery WHERE delivery.endpoint = endpoint.id AND state = 0)",
+        )?
+        .query_map([], |row| id_at(row, 0))?
+        .collect::<Result<Vec<EndpointId>, _>>()?;
+    for endpoint in endpoints {
+        loop {
+            let changed = connection.execute(
+                "UPDATE delivery SET state = 3 WHERE (message, endpoint, generation) IN
+                 (SELECT message, endpoint, generation FROM delivery INDEXED BY delivery_due
+                  WHERE endpoint = ?1 AND state = 0 LIMIT ?2)",
+                params![key(&endpoint), CANCEL_BATCH],
+            )?;
+            if changed == 0 {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fills the agenda: one walk over the index of what is pending.
+pub(crate) fn fill(agenda: &mut Agenda, connection: &Connection, now: Timestamp) -> Result<(), OpenError> {
+    let mut statement = connection.prepare(
+        "SELECT waiting.endpoint, waiting.first_due, waiting.deliveries, endpoint.disabled_at IS NOT NULL
+         FROM (SELECT endpoint, MIN(next_attempt_at) AS first_due, COUNT(*) AS deliveries
+               FROM delivery INDEXED BY delivery_due WHERE state = 0 GROUP BY endpoint) AS waiting
+         JOIN endpoint ON endpoint.id = waiting.endpoint",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        agenda.add(id_at(row, 0)?, row.get(3)?, instant_at(row, 1)?, count(row.get(2)?), now);
+    }
+    Ok(())
+}
+
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

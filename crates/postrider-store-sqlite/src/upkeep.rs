@@ -1,0 +1,127 @@
+//! What goes on beside the writer: checkpoints, the free space of the disk, the probe of a full disk.
+//!
+//! Checkpoints copy the write-ahead log into the database without stopping the writer. Where writing never pauses they
+//! never get to its end and the log would grow without bound; then the writer itself copies the last pages between two
+//! batches and starts the log anew.
+
+use crate::{
+    Shared, health,
+    writer::{self, Isolation},
+};
+use rusqlite::Connection;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Pages of 4096 bytes in the log from which on it is copied: 16 MiB.
+const CHECKPOINT_PAGES: u64 = 4096;
+/// Pages from which on the writer has to help: 64 MiB.
+const RESTART_PAGES: u64 = 16_384;
+/// How often space is looked at, and how long no commit means idle.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The state of the write-ahead log.
+#[derive(Debug)]
+pub(crate) struct Wal {
+    /// Pages in the log after the last commit.
+    pub(crate) pages: AtomicU64,
+    /// The writer shall start the log anew.
+    pub(crate) restart_wanted: AtomicBool,
+    wake: SyncSender<()>,
+}
+
+impl Wal {
+    /// The state, and where wake-ups arrive.
+    pub(crate) fn new() -> (Self, Receiver<()>) {
+        let (wake, woken) = sync_channel(1);
+        (Self { pages: AtomicU64::new(0), restart_wanted: AtomicBool::new(false), wake }, woken)
+    }
+
+    /// A commit left so many pages in the log.
+    pub(crate) fn committed(&self, pages: u64) {
+        self.pages.store(pages, Ordering::Relaxed);
+        if pages >= CHECKPOINT_PAGES {
+            self.wake();
+        }
+    }
+
+    /// Wakes the upkeep; one wake-up that waits is enough.
+    pub(crate) fn wake(&self) {
+        // Full: a wake-up waits already. Closed: nobody is left to wake.
+        let _ = self.wake.try_send(());
+    }
+}
+
+/// Runs until the store closes.
+pub(crate) fn run(shared: &Arc<Shared>, connection: &Connection, woken: &Receiver<()>) {
+    let mut looked = Instant::now();
+    let mut idle_at = 0;
+    while !shared.is_closed() {
+        match woken.recv_timeout(TICK) {
+            Ok(()) => checkpoint(shared, connection),
+            Err(RecvTimeoutError::Timeout) => {
+                let commits = shared.commits.count();
+                if commits == idle_at && shared.wal.pages.load(Ordering::Relaxed) > 0 {
+                    truncate(shared, connection);
+                }
+                idle_at = commits;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if looked.elapsed() >= TICK {
+            looked = Instant::now();
+            look_at_space(shared);
+            if shared.disk.is_full() {
+                probe(shared);
+            }
+        }
+    }
+}
+
+/// Is less space left than the low-water mark says?
+pub(crate) fn look_at_space(shared: &Shared) {
+    let mark = shared.config.low_water_bytes;
+    match health::free_bytes(&shared.config.data_dir) {
+        Ok(free) => shared.disk.set_low(free < mark),
+        Err(error) => tracing::warn!(%error, "free space could not be read"),
+    }
+}
+
+fn checkpoint(shared: &Shared, connection: &Connection) {
+    match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?))) {
+        Ok((in_log, copied)) => {
+            let (in_log, copied): (i64, i64) = (in_log, copied);
+            let pages = shared.wal.pages.load(Ordering::Relaxed);
+            if copied < in_log || pages >= RESTART_PAGES {
+                shared.wal.restart_wanted.store(pages >= RESTART_PAGES, Ordering::Relaxed);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "a checkpoint failed; the log grows until one succeeds"),
+    }
+}
+
+fn truncate(shared: &Shared, connection: &Connection) {
+    match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)) {
+        Ok(0) => shared.wal.pages.store(0, Ordering::Relaxed),
+        // Somebody reads or writes: the next tick tries again.
+        Ok(_) => {}
+        Err(error) => tracing::debug!(%error, "the log could not be emptied yet"),
+    }
+}
+
+/// Sees whether the disk has space again.
+fn probe(shared: &Shared) {
+    for step in [health::fill, health::empty] {
+        match writer::submit_blocking(shared, Isolation::Own, step) {
+            Ok(()) => {}
+            Err(_) => return,
+        }
+    }
+    shared.disk.wrote();
+}
