@@ -1,0 +1,120 @@
+//! What is the same for all routes: paths, bodies, names, CORS, and answers for operators.
+
+use crate::harness::{Api, METRICS_TOKEN, bearer};
+use axum::body::Body;
+use bytes::Bytes;
+use postrider_api::Config;
+use serde_json::json;
+
+#[tokio::test]
+async fn what_has_no_route_is_answered_in_json() {
+    let api = Api::start().await;
+    for path in ["/nowhere", "/app/x/y/z", "/app/%00", "/app/..%2f", "/app/%ff"] {
+        assert_eq!(api.get(path).await.is(404).body["code"], "not_found", "{path}");
+    }
+    let refused = api.delete("/app").await;
+    assert_eq!(refused.is(405).body["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_trailing_slash_makes_no_difference() {
+    let api = Api::start().await;
+    api.post("/app/", json!({"name": "x", "uid": "x"})).await.is(201);
+    api.get("/app/x/").await.is(200);
+    assert_eq!(api.get("/app/?limit=1").await.is(200).body["data"][0]["uid"], "x");
+}
+
+/// P02, P04, P05.
+#[tokio::test]
+async fn malformed_bodies_are_refused_with_their_place() {
+    let api = Api::start().await;
+    for body in [
+        &b""[..],
+        b"null",
+        b"[]",
+        b"{\"name\":\"x\"}{}",
+        b"{\"name\":\"x\",\"name\":\"y\"}",
+        b"\xef\xbb\xbf{\"name\":\"x\"}",
+        b"{\"name\":\"\xff\"}",
+        b"{\"name\":NaN}",
+        &[b'['; 100_000],
+    ] {
+        let refused =
+            api.raw("POST", "/api/v1/app", &[bearer(&api.token)], Some(Body::from(body.to_vec()))).await;
+        let problem = &refused.is(422).body["detail"][0];
+        assert_eq!(
+            (&problem["loc"][0], &problem["type"]),
+            (&json!("body"), &json!("value_error.jsondecode"))
+        );
+    }
+    let plain = [bearer(&api.token), ("content-type", "text/plain")];
+    api.raw("POST", "/api/v1/app", &plain, Some(Body::from("{\"name\":\"x\"}"))).await.is(201);
+}
+
+/// P01.
+#[tokio::test]
+async fn bodies_without_an_end_are_cut() {
+    let api = Api::start().await;
+    let chunk = Bytes::from(vec![b' '; 64 * 1024]);
+    let endless = futures_util::stream::repeat_with(move || Ok::<_, std::io::Error>(chunk.clone()));
+    let refused =
+        api.raw("POST", "/api/v1/app", &[bearer(&api.token)], Some(Body::from_stream(endless))).await;
+    let expected = json!({"code": "payload_too_large", "detail": "Request payload is too large."});
+    assert_eq!(refused.is(413).body, expected);
+    assert_eq!(refused.headers["connection"], "close");
+    let announced = [bearer(&api.token), ("content-length", "10000000000"), ("expect", "100-continue")];
+    api.raw("POST", "/api/v1/app", &announced, Some(Body::empty())).await.is(413);
+}
+
+/// P12.
+#[tokio::test]
+async fn only_the_names_of_this_server_are_answered() {
+    let config = Config { public_hosts: vec!["hooks.example.com".to_owned()], ..Config::default() };
+    let api = Api::start_with(config).await;
+    for (host, status) in
+        [("hooks.example.com", 200), ("HOOKS.example.com:8071", 200), ("evil.example.com", 421)]
+    {
+        api.raw("GET", "/api/v1/app", &[bearer(&api.token), ("host", host)], None).await.is(status);
+    }
+    api.raw("GET", "/api/v1/health/ping", &[("host", "10.0.0.1")], None).await.is(204);
+}
+
+#[tokio::test]
+async fn browsers_may_call_from_anywhere() {
+    let api = Api::start().await;
+    let preflight = [
+        ("origin", "https://portal.example.com"),
+        ("access-control-request-method", "PATCH"),
+        ("access-control-request-headers", "authorization,svix-req-id"),
+    ];
+    let answer = api.raw("OPTIONS", "/api/v1/app", &preflight, None).await;
+    assert_eq!(answer.is(200).headers["access-control-allow-origin"], "*");
+    assert_eq!(answer.headers["access-control-allow-headers"], "authorization,svix-req-id");
+    assert_eq!(answer.headers["access-control-max-age"], "600");
+}
+
+#[tokio::test]
+async fn health_is_told_to_anybody() {
+    let api = Api::start().await;
+    let health = api.raw("GET", "/api/v1/health", &[], None).await;
+    assert_eq!(health.is(200).body, json!({"status": "ok", "reasons": []}));
+    assert!(api.raw("HEAD", "/api/v1/health", &[], None).await.is(200).bytes.is_empty());
+    api.raw("HEAD", "/api/v1/health/ping", &[], None).await.is(204);
+    api.stall();
+    let sick = api.raw("GET", "/api/v1/health", &[], None).await;
+    assert_eq!(sick.is(503).body["code"], "unhealthy");
+    assert!(sick.body["detail"].as_str().unwrap().contains("scheduler"));
+}
+
+#[tokio::test]
+async fn metrics_are_told_to_those_who_have_the_token() {
+    let api = Api::start().await;
+    api.raw("GET", "/metrics", &[], None).await.is(404);
+    let config = Config { metrics_token: Some(METRICS_TOKEN.to_owned().into()), ..Config::default() };
+    let api = Api::start_with(config).await;
+    api.raw("GET", "/metrics", &[], None).await.is(401);
+    api.raw("GET", "/metrics", &[bearer(&api.token)], None).await.is(401);
+    api.raw("GET", "/metrics", &[bearer(METRICS_TOKEN)], None).await.is(200);
+    let api = Api::start_with(Config { dev: true, ..Config::default() }).await;
+    api.raw("GET", "/metrics", &[], None).await.is(200);
+}
