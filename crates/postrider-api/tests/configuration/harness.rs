@@ -56,6 +56,7 @@ impl Pulse for Engine {
 #[async_trait::async_trait]
 impl Metrics for Engine {
     async fn render(&self) -> String {
+        assert!(!self.stalled.load(Ordering::Relaxed), "canary");
         "# EOF\n".to_owned()
     }
 }
@@ -126,7 +127,7 @@ impl Api {
         self.store.create_api_key(new).await.unwrap().1.expose_secret().to_owned()
     }
 
-    /// From now on the engine's scheduler stands still.
+    /// From now on the engine's scheduler stands still, and its metrics panic.
     pub(crate) fn stall(&self) {
         self.engine.stalled.store(true, Ordering::Relaxed);
     }

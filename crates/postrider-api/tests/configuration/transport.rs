@@ -37,7 +37,7 @@ async fn malformed_bodies_are_refused_with_their_place() {
         b"\xef\xbb\xbf{\"name\":\"x\"}",
         b"{\"name\":\"\xff\"}",
         b"{\"name\":NaN}",
-        &[b'['; 100_000],
+        &b"[".repeat(100_000),
     ] {
         let refused =
             api.raw("POST", "/api/v1/app", &[bearer(&api.token)], Some(Body::from(body.to_vec()))).await;
@@ -117,4 +117,25 @@ async fn metrics_are_told_to_those_who_have_the_token() {
     api.raw("GET", "/metrics", &[bearer(METRICS_TOKEN)], None).await.is(200);
     let api = Api::start_with(Config { dev: true, ..Config::default() }).await;
     api.raw("GET", "/metrics", &[], None).await.is(200);
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_is_a_reason_to_come_back() {
+    let api = Api::start().await;
+    api.store.close().await;
+    let refused = api.post("/app", json!({"name": "x"})).await;
+    assert_eq!(refused.is(503).body["code"], "unavailable");
+    assert!(refused.headers.contains_key("retry-after"));
+    let sick = api.raw("GET", "/api/v1/health", &[], None).await;
+    assert!(sick.is(503).body["detail"].as_str().unwrap().contains("cannot write"));
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_but_not_told() {
+    let api = Api::start_with(Config { dev: true, ..Config::default() }).await;
+    api.stall();
+    let failed = api.raw("GET", "/metrics", &[], None).await;
+    assert_eq!(failed.is(500).body["code"], "server_error");
+    assert!(!failed.bytes.windows(6).any(|part| part == b"canary"));
+    api.get("/app").await.is(200);
 }
