@@ -19,20 +19,14 @@ use postrider_model::{
     url::EndpointUrl,
 };
 use secrecy::SecretString;
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
-
-/// What readers with an application-scoped token are told instead of [`Exchange::detail`] for [`Outcome::Dns`] and
-/// [`Outcome::Blocked`]: the detail would tell which internal names exist.
-pub const HOST_NOT_DELIVERABLE: &str =
-    "the host of the URL cannot be delivered to: check its name and that it is public";
 
 /// A reused connection that breaks within this time without an answer was closed by the other side while it was idle;
 /// the request goes once more over a new connection. Later, the receiver more likely died of the request.
 const STALE: Duration = Duration::from_secs(1);
 
 /// A POST to make.
-#[derive(Debug)]
 pub struct Request {
     /// Connections are never shared between environments or applications.
     pub environment: EnvironmentId,
@@ -66,7 +60,6 @@ pub enum HeaderValue {
 }
 
 /// What came of a request.
-#[derive(Debug)]
 pub struct Exchange {
     /// How it ended. A 401 is [`Outcome::HttpError`] here.
     pub outcome: Outcome,
@@ -84,6 +77,38 @@ pub struct Exchange {
     pub phases: Phases,
     /// At least one byte of the request was written.
     pub sent: bool,
+}
+
+/// Without the body: a payload, or a form with a client secret.
+impl fmt::Debug for Request {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { environment, application, url, headers, body } = self;
+        formatter
+            .debug_struct("Request")
+            .field("environment", environment)
+            .field("application", application)
+            .field("url", url)
+            .field("headers", headers)
+            .field("body_bytes", &body.len())
+            .finish()
+    }
+}
+
+/// Without the body: it may repeat secrets of the request, or be an access token.
+impl fmt::Debug for Exchange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { outcome, detail, status, retry_after: _, body, truncated, phases, sent } = self;
+        formatter
+            .debug_struct("Exchange")
+            .field("outcome", outcome)
+            .field("detail", detail)
+            .field("status", status)
+            .field("body_bytes", &body.len())
+            .field("truncated", truncated)
+            .field("phases", phases)
+            .field("sent", sent)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Everything that outgoing requests share. Cheap to clone.

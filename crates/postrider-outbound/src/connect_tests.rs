@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     Exchange, Outbound,
-    testing::{OK, StubDns, dev, read_request, request_to, within},
+    testing::{OK, StubDns, credential, dev, owner, read_request, request_to, within},
 };
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, date_time_ymd};
 use rustls::{ServerConfig, crypto::aws_lc_rs};
@@ -173,6 +173,17 @@ async fn every_bad_certificate_has_its_own_sentence() {
         assert_eq!((exchange.outcome, exchange.sent), (Outcome::Tls, false), "{words}");
         assert!(exchange.detail.contains(words), "{words}: {}", exchange.detail);
     }
+}
+
+/// O20: a token endpoint with a bad certificate gets no secret, and there is no way around it.
+#[tokio::test]
+async fn a_token_endpoint_with_a_bad_certificate_is_unavailable() {
+    let (authority, other) = (Authority::new("the authority"), Authority::new("another authority"));
+    let address = serve(other.certificate(HOST, |_| {})).await;
+    let credential = credential(&format!("https://{HOST}:{}/", address.port()));
+    let failure = authority.outbound().token(&owner(), &credential, within(3000)).await.unwrap_err();
+    assert_eq!(failure.outcome, Outcome::TokenUnavailable);
+    assert!(failure.detail.contains("unknown authority"), "{}", failure.detail);
 }
 
 /// E17: a server with old protocols only, one without TLS, one that asks for a client certificate.

@@ -26,7 +26,7 @@ const INTERIM_ANSWERS: usize = 8;
 const INBOX_BYTES: usize = 4 * 1024;
 
 /// Bytes that arrived and were not used yet. Lives as long as its connection.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
     start: usize,
@@ -88,7 +88,6 @@ impl Inbox {
 }
 
 /// A request on its way out.
-#[derive(Debug)]
 pub(crate) struct Outgoing<'a> {
     head: &'a [u8],
     body: &'a [u8],
@@ -232,6 +231,10 @@ pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(_) => {
                 came = true;
                 progress.step = Step::ReadingHead;
+            }
+            // TLS ended without its own end.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(broken(Cause::Closed, came));
             }
             Err(_) => return Err(broken(Cause::Lost, came)),
         }

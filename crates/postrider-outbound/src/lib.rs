@@ -36,5 +36,5 @@ mod token_cache;
 mod token_request;
 mod token_response;
 
-pub use client::{Exchange, HOST_NOT_DELIVERABLE, Header, HeaderValue, Outbound, Request, SetupError};
+pub use client::{Exchange, Header, HeaderValue, Outbound, Request, SetupError};
 pub use config::Config;

@@ -106,18 +106,37 @@ async fn a_token_belongs_to_one_version_of_one_credential_of_one_owner() {
     assert_eq!(values, ["a", "b", "c", "d", "e", "a"]);
 }
 
+/// With a wall clock that the test sets: a token grows old without waiting.
+fn with_clock() -> (Outbound, Arc<Mutex<Duration>>) {
+    let wall = Arc::new(Mutex::new(Duration::from_secs(1000)));
+    let reading = Arc::clone(&wall);
+    let mut shared = Arc::into_inner(outbound(dev()).shared).unwrap();
+    shared.tokens = Tokens::with_wall_clock(Box::new(move || *reading.lock().unwrap()));
+    (Outbound { shared: Arc::new(shared) }, wall)
+}
+
+/// O06: the old token serves while the new one is fetched, once for all callers.
+#[tokio::test]
+async fn a_token_is_renewed_in_the_background() {
+    let idp = Receiver::answering_in_turn(["one", "two"].map(|value| token(value, 100)).to_vec()).await;
+    let ((outbound, wall), credential) = (with_clock(), credential(&idp.url()));
+    outbound.token(&owner(), &credential, within(5000)).await.unwrap();
+    *wall.lock().unwrap() += Duration::from_secs(86);
+    for _ in 0..10 {
+        let old = outbound.token(&owner(), &credential, within(5000)).await.unwrap();
+        assert_eq!((text(&old), old.cached), ("one", true));
+    }
+    sleep(Duration::from_millis(200)).await;
+    let new = outbound.token(&owner(), &credential, within(5000)).await.unwrap();
+    assert_eq!((text(&new), new.cached, idp.requests().len()), ("two", true, 2));
+}
+
 /// O08, ruling 17: a 401 to a cached token fetches once; to a fresh one, or again within a minute, nothing.
 #[tokio::test]
 async fn a_401_replaces_a_cached_token_once() {
     let idp =
         Receiver::answering_in_turn(["one", "two", "three"].map(|value| token(value, 3600)).to_vec()).await;
-    // A clock that the test sets, so that the token is older than five seconds.
-    let wall = Arc::new(Mutex::new(Duration::from_secs(1000)));
-    let reading = Arc::clone(&wall);
-    let mut shared = Arc::into_inner(outbound(dev()).shared).unwrap();
-    shared.tokens = Tokens::with_wall_clock(Box::new(move || *reading.lock().unwrap()));
-    let outbound = Outbound { shared: Arc::new(shared) };
-    let credential = credential(&idp.url());
+    let ((outbound, wall), credential) = (with_clock(), credential(&idp.url()));
 
     let fresh = outbound.token(&owner(), &credential, within(5000)).await.unwrap();
     assert!(outbound.replace_token(&owner(), &credential, &fresh, within(5000)).await.is_none());
@@ -136,10 +155,8 @@ async fn a_401_replaces_a_cached_token_once() {
     *wall.lock().unwrap() += Duration::from_secs(10);
     let again = outbound.token(&owner(), &credential, within(5000)).await.unwrap();
     assert_eq!((text(&again), again.cached), ("two", true));
-    assert!(
-        outbound.replace_token(&owner(), &credential, &again, within(5000)).await.is_none(),
-        "within a minute"
-    );
+    let refused = outbound.replace_token(&owner(), &credential, &again, within(5000)).await;
+    assert!(refused.is_none(), "within a minute");
     assert_eq!(idp.requests().len(), 2);
 }
 

@@ -9,6 +9,7 @@ use postrider_model::{
 };
 use std::{
     collections::HashMap,
+    fmt,
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -57,7 +58,6 @@ impl OriginRef<'_> {
 }
 
 /// A connection that can serve requests, one after the other.
-#[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) stream: Stream,
     pub(crate) inbox: Inbox,
@@ -66,6 +66,13 @@ pub(crate) struct Connection {
     origin: Origin,
     opened: Instant,
     idle_since: Instant,
+}
+
+/// Without its buffers: they hold credentials.
+impl fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Connection").field("origin", &self.origin).finish_non_exhaustive()
+    }
 }
 
 impl Connection {

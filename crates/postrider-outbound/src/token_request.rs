@@ -135,8 +135,11 @@ mod tests {
     /// K05: nothing of a request for a token can be printed.
     #[test]
     fn a_debug_print_shows_no_credential() {
-        let request = build(&owner(), &credential("https://idp.example.com/oauth/token"));
-        let printed = format!("{:?}", request.headers);
-        assert!(!printed.contains("Basic"), "{printed}");
+        let mut credential = credential("https://idp.example.com/oauth/token");
+        for method in [AuthMethod::ClientSecretBasic, AuthMethod::ClientSecretPost] {
+            credential.settings.auth_method = method;
+            let printed = format!("{:?}", build(&owner(), &credential));
+            assert!(!printed.contains("Basic") && !printed.contains("s3cret"), "{printed}");
+        }
     }
 }

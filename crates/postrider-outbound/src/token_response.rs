@@ -1,7 +1,7 @@
 //! What is accepted as the answer of a token endpoint, and what any other answer means. Pure. Repeats nothing of an
 //! answer but error codes that RFC 6749 or an extension registered.
 
-use crate::client::{Exchange, HOST_NOT_DELIVERABLE};
+use crate::client::Exchange;
 use postrider_model::outcome::Outcome;
 use secrecy::SecretString;
 use serde::{
@@ -23,6 +23,10 @@ const ASSUMED_LIFE: Duration = Duration::from_mins(5);
 const LONGEST_LIFE: Duration = Duration::from_hours(24);
 /// Longest wait that a token endpoint can ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+/// The same for a host that does not exist and one that the address policy refuses: the difference would tell a
+/// consumer which internal names exist. The log has it.
+const UNREACHABLE: &str =
+    "could not be reached: its host does not resolve to an address that this server may call";
 /// RFC 6749, section 5.2, and RFC 8707: the codes that are repeated to a person.
 const ERROR_CODES: [&str; 8] = [
     "invalid_client",
@@ -99,13 +103,8 @@ pub(crate) fn accept(exchange: &Exchange, is_json: bool) -> Result<Grant, Refusa
 
 fn no_answer(exchange: &Exchange) -> Refusal {
     match exchange.outcome {
-        Outcome::Blocked => {
-            Refusal::new(RefusalKind::Unreachable, format!("could not be reached: {HOST_NOT_DELIVERABLE}"))
-        }
-        Outcome::Dns => Refusal::new(
-            RefusalKind::Unavailable { retry_after: None },
-            format!("could not be reached: {HOST_NOT_DELIVERABLE}"),
-        ),
+        Outcome::Blocked => Refusal::new(RefusalKind::Unreachable, UNREACHABLE),
+        Outcome::Dns => Refusal::new(RefusalKind::Unavailable { retry_after: None }, UNREACHABLE),
         Outcome::ResponseMalformed => Refusal::invalid(format!("gave no valid answer: {}", exchange.detail)),
         Outcome::ConfigInvalid => Refusal::invalid(format!("was not asked: {}", exchange.detail)),
         _ => Refusal::new(
