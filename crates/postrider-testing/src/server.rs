@@ -1,0 +1,297 @@
+//! A whole server in the test's process: the parts wired as the binary wires them, on a runtime of their own, so that it
+//! can die without a word.
+
+use crate::{
+    attempts::{Attempts, MessageRef},
+    client::Client,
+    clock::TestClock,
+    dns::StubDns,
+    receiver::{Receiver, Reply},
+};
+use postrider::{
+    config::Config,
+    dev,
+    node::{Mode, Node},
+};
+use postrider_outbound::resolver::Resolve;
+use postrider_store::Store;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// A running server; dropping it stops it like a power cut.
+pub struct TestServer {
+    /// Its clock.
+    pub clock: TestClock,
+    /// Its store, for what the API does not show.
+    pub store: Arc<dyn Store>,
+    /// Its configuration.
+    pub config: Config,
+    address: SocketAddr,
+    token: String,
+    node: Option<Node>,
+    runtime: Option<Runtime>,
+    folder: Option<TempDir>,
+    mode: Mode,
+    resolver: Option<Arc<dyn Resolve>>,
+}
+
+/// An application of the server.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Its id.
+    pub id: String,
+}
+
+/// An endpoint of the server.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Its application.
+    pub app: String,
+    /// Its id.
+    pub id: String,
+}
+
+impl Endpoint {
+    /// Its path in the API.
+    pub fn path(&self) -> String {
+        format!("/api/v1/app/{}/endpoint/{}", self.app, self.id)
+    }
+}
+
+impl App {
+    /// Its path in the API.
+    pub fn path(&self) -> String {
+        format!("/api/v1/app/{}", self.id)
+    }
+}
+
+/// The uid of the application that helpers use when none is named.
+const DEFAULT_APP: &str = "default";
+
+impl TestServer {
+    /// Starts with the rules of `--dev`: loopback may be delivered to.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The same with changed settings.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::launch(Mode::Dev, None, change).await
+    }
+
+    /// Starts with the rules of production: https only, private addresses blocked.
+    pub async fn strict(change: impl FnOnce(&mut Config)) -> Self {
+        Self::launch(Mode::Production, None, change).await
+    }
+
+    /// The same with names that lead where the test says.
+    pub async fn strict_with(dns: StubDns, change: impl FnOnce(&mut Config)) -> Self {
+        Self::launch(Mode::Production, Some(Arc::new(dns)), change).await
+    }
+
+    async fn launch(
+        mode: Mode,
+        resolver: Option<Arc<dyn Resolve>>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.server.data_dir = folder.path().join("data");
+        config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        config.server.drain_seconds = 5;
+        config.delivery.total_deadline_ms = 2000;
+        config.outbound.connect_timeout_ms = 1000;
+        if mode == Mode::Production {
+            let keyring = folder.path().join("keyring.toml");
+            postrider_vault::keyring::Keyring::create(&keyring).unwrap();
+            config.server.keyring = Some(keyring);
+        }
+        change(&mut config);
+        Self::boot(config, mode, resolver, Some(folder)).await
+    }
+
+    async fn boot(
+        config: Config,
+        mode: Mode,
+        resolver: Option<Arc<dyn Resolve>>,
+        folder: Option<TempDir>,
+    ) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (settings, names) = (config.clone(), resolver.clone());
+        let (node, token) = runtime
+            .spawn(async move {
+                let node = Node::start_with(&settings, mode, names)
+                    .await
+                    .unwrap_or_else(|failure| panic!("{failure}"));
+                let token = dev::key(node.store.as_ref()).await.unwrap();
+                (node, token.expose_secret().to_owned())
+            })
+            .await
+            .unwrap();
+        let store = Arc::clone(&node.store);
+        let live = node.live();
+        Self {
+            clock: TestClock { store: Arc::clone(&store), in_flight: Box::new(move || live().in_flight) },
+            store,
+            config,
+            address: node.address,
+            token,
+            node: Some(node),
+            runtime: Some(runtime),
+            folder,
+            mode,
+            resolver,
+        }
+    }
+
+    /// A client with the key of its environment.
+    pub fn client(&self) -> Client {
+        Client::new(self.address, Some(&self.token))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The key of its environment.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.config.server.data_dir
+    }
+
+    /// Stops it in order.
+    pub async fn stop(mut self) {
+        self.halt().await;
+    }
+
+    /// Stops it in order and starts it again on the same database. Clock, token and port are new.
+    pub async fn restart(mut self) -> Self {
+        self.halt().await;
+        self.again().await
+    }
+
+    /// Ends it as `kill -9` would: nothing is finished or closed. Then starts it again on the same database.
+    pub async fn crash(mut self) -> Self {
+        self.cut();
+        self.again().await
+    }
+
+    async fn halt(&mut self) {
+        if let (Some(node), Some(runtime)) = (self.node.take(), &self.runtime) {
+            runtime.spawn(node.stop()).await.unwrap();
+        }
+        self.cut();
+    }
+
+    async fn again(mut self) -> Self {
+        let (config, mode, folder) = (self.config.clone(), self.mode, self.folder.take());
+        let resolver = self.resolver.take();
+        // Every handle of the store goes, and with the last one its lock.
+        drop(self);
+        Self::boot(config, mode, resolver, folder).await
+    }
+
+    fn cut(&mut self) {
+        self.node = None;
+        if let Some(runtime) = self.runtime.take() {
+            // Waits until its tasks are gone, which is not allowed on a thread that runs tasks.
+            let ended = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(5))).join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the server's runtime did not end");
+        }
+    }
+
+    /// The application that helpers use when none is named.
+    pub async fn default_app(&self) -> App {
+        self.app(DEFAULT_APP).await
+    }
+
+    /// Creates an application with this uid, or finds it.
+    pub async fn app(&self, uid: &str) -> App {
+        let answer =
+            self.client().post("/api/v1/app?get_if_exists=true", json!({ "name": uid, "uid": uid })).await;
+        assert!(answer.status == 200 || answer.status == 201, "{answer:?}");
+        App { id: answer.body["id"].as_str().unwrap().to_owned() }
+    }
+
+    /// Creates an endpoint of an application for a URL.
+    pub async fn endpoint(&self, app: &App, url: &str) -> Endpoint {
+        self.endpoint_with(app, url, json!({})).await
+    }
+
+    /// The same with further members.
+    pub async fn endpoint_with(&self, app: &App, url: &str, members: Value) -> Endpoint {
+        let mut body = members;
+        body["url"] = url.into();
+        let created = self.client().post(&format!("{}/endpoint", app.path()), body).await.expect(201);
+        Endpoint { app: app.id.clone(), id: created["id"].as_str().unwrap().to_owned() }
+    }
+
+    /// Starts a receiver with this script, and an endpoint of the default application for it.
+    pub async fn receiver<R: Into<Reply>>(&self, script: impl IntoIterator<Item = R>) -> Receiver {
+        let receiver = Receiver::start(script).await;
+        self.endpoint(&self.default_app().await, &receiver.url()).await;
+        receiver
+    }
+
+    /// Publishes to the default application.
+    pub async fn send(&self, event_type: &str, payload: Value) -> MessageRef {
+        self.send_to(&self.default_app().await, event_type, payload).await
+    }
+
+    /// Publishes to an application.
+    pub async fn send_to(&self, app: &App, event_type: &str, payload: Value) -> MessageRef {
+        let body = json!({ "eventType": event_type, "payload": payload });
+        let accepted = self.client().post(&format!("{}/msg", app.path()), body).await.expect(202);
+        MessageRef { app: app.id.clone(), id: accepted["id"].as_str().unwrap().to_owned() }
+    }
+
+    /// The attempts of a message, oldest first.
+    pub async fn attempts(&self, message: &MessageRef) -> Attempts {
+        let path = format!("/api/v1/app/{}/attempt/msg/{}?limit=250", message.app, message.id);
+        let mut items = self.client().get(&path).await.items();
+        items.reverse();
+        Attempts(items)
+    }
+
+    /// Waits in real time until a message has so many attempts.
+    pub async fn wait_for_attempts(&self, message: &MessageRef, count: usize) -> Attempts {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let waiting = async {
+            loop {
+                let attempts = self.attempts(message).await;
+                if attempts.len() >= count {
+                    return attempts;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .unwrap_or_else(|_| panic!("no {count} attempts in {PATIENCE:?}"))
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}

@@ -1,0 +1,78 @@
+//! Settings of the process: address, files, TLS, proxies, stopping.
+
+use crate::listener::proxies::Network;
+use serde::{Deserialize, Serialize};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Settings of the process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address and port of the API. Other than loopback needs `tls_certificate` and `tls_key`, or `trusted_proxies`.
+    pub listen: SocketAddr,
+    /// Directory of the database and of the admin socket; created when missing.
+    pub data_dir: PathBuf,
+    /// Keyring file (`postrider keyring create <file>`). Required, and outside of `data_dir`, unless `--dev` is given:
+    /// a backup of the data directory must not contain the keys that open it.
+    pub keyring: Option<PathBuf>,
+    /// Certificate chain of the API in PEM, the server's own first. Together with `tls_key` the API is served by HTTPS.
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key of `tls_certificate` in PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Addresses or networks (`10.1.2.3`, `10.0.0.0/8`) of reverse proxies in front of the API. Only from them
+    /// `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Seconds that a client may take to send the head of a request (1 to 300).
+    pub header_seconds: u64,
+    /// Connections to the API that may be open at one time; further ones wait.
+    pub connections: usize,
+    /// Seconds that requests and attempts may take to finish after SIGTERM, before the process ends all the same.
+    pub drain_seconds: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8071)),
+            data_dir: PathBuf::from("./postrider-data"),
+            keyring: None,
+            tls_certificate: None,
+            tls_key: None,
+            trusted_proxies: Vec::new(),
+            header_seconds: 10,
+            connections: 10_000,
+            drain_seconds: 25,
+        }
+    }
+}
+
+impl Server {
+    /// The socket of the commands that need a running server's database.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.data_dir.join("admin.sock")
+    }
+
+    /// The keyring that `--dev` creates when none is set.
+    pub fn dev_keyring(&self) -> PathBuf {
+        self.data_dir.join("dev-keyring.toml")
+    }
+
+    /// See `header_seconds`.
+    pub fn header_time(&self) -> Duration {
+        Duration::from_secs(self.header_seconds.clamp(1, 300))
+    }
+
+    /// See `drain_seconds`.
+    pub fn drain_time(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+
+    /// Certificate and key, when both are set.
+    pub fn tls(&self) -> Option<(&Path, &Path)> {
+        self.tls_certificate.as_deref().zip(self.tls_key.as_deref())
+    }
+}

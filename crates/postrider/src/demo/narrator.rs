@@ -1,0 +1,126 @@
+//! How the tour is told: numbered steps, requests as they are, colours on a terminal only.
+
+use crate::{dev::say, inbox::Arrival};
+use serde_json::Value;
+use std::{cell::Cell, io::IsTerminal as _};
+
+/// Widest line of running text.
+const WIDTH: usize = 100;
+/// Headers of a webhook that the tour shows; the others are plumbing.
+const SHOWN: [&str; 7] = [
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "authorization",
+    "x-acme-tenant",
+    "x-api-key",
+    "content-type",
+];
+
+/// Tells the tour on standard output.
+pub(super) struct Narrator {
+    colours: bool,
+    step: Cell<u32>,
+    out: fn(&str),
+}
+
+impl Narrator {
+    pub(super) fn new() -> Self {
+        Self { colours: std::io::stdout().is_terminal(), step: Cell::new(0), out: say }
+    }
+
+    pub(super) fn title(&self, text: &str) {
+        (self.out)(&format!("\n{}\n", self.paint("1", text)));
+    }
+
+    pub(super) fn step(&self, text: &str) {
+        self.step.set(self.step.get() + 1);
+        (self.out)(&format!("\n{}\n", self.paint("1;36", &format!("{}. {text}", self.step.get()))));
+    }
+
+    pub(super) fn text(&self, text: &str) {
+        (self.out)(&format!("{}\n", wrapped(text, "   ")));
+    }
+
+    /// Something that was promised and has been checked.
+    pub(super) fn held(&self, text: &str) {
+        let wrapped = wrapped(text, "     ");
+        (self.out)(&format!("   {} {}\n", self.paint("32", "✓"), wrapped.trim_start()));
+    }
+
+    /// A call of the API and the status of its answer.
+    pub(super) fn call(&self, method: &str, path: &str, body: Option<&Value>, status: u16) {
+        (self.out)(&format!("   {} {status}\n", self.paint("33", &format!("{method} {path} →"))));
+        if let Some(body) = body {
+            (self.out)(&format!("     {body}\n"));
+        }
+    }
+
+    /// A webhook as it arrived.
+    pub(super) fn request(&self, arrival: &Arrival) {
+        (self.out)(&format!("   {}\n", self.paint("35", "POST /webhooks HTTP/1.1")));
+        for name in SHOWN {
+            (self.out)(&format!("     {name}: {}\n", arrival.header(name)));
+        }
+        (self.out)(&format!("\n     {}\n", String::from_utf8_lossy(&arrival.body)));
+    }
+
+    pub(super) fn answer(&self, text: &str) {
+        (self.out)(&format!("   {} {text}\n", self.paint("35", "→")));
+    }
+
+    /// A recorded attempt.
+    pub(super) fn attempt(&self, number: u32, row: &Value) {
+        let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let line = format!(
+            "attempt {number}: {} at {}, HTTP {} in {} ms, response {:?}",
+            text("statusText"),
+            text("timestamp"),
+            row["responseStatusCode"],
+            row["responseDurationMs"],
+            text("response"),
+        );
+        (self.out)(&format!("   {}\n", self.paint("33", &line)));
+        // Our own additions to the attempt: the outcome's class, a sentence, and where the time went.
+        for (name, what) in [("outcome", "outcome"), ("detail", "that is"), ("phases", "time went to")] {
+            match &row[name] {
+                Value::Null => {}
+                Value::String(text) if text.is_empty() => {}
+                Value::String(text) => (self.out)(&format!("     {what}: {text}\n")),
+                value => (self.out)(&format!("     {what}: {value}\n")),
+            }
+        }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colours { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+fn wrapped(text: &str, indent: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() + indent.len() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.iter().map(|line| format!("{indent}{line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_text_is_wrapped_without_losing_a_word() {
+        let text = "word ".repeat(60);
+        let lines = wrapped(&text, "  ");
+        assert!(lines.lines().all(|line| line.len() <= WIDTH && line.starts_with("  word")), "{lines}");
+        assert_eq!(lines.split_whitespace().count(), 60);
+    }
+}

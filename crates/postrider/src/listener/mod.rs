@@ -1,0 +1,199 @@
+//! The API's socket: accepts connections, bounds their number, the time and size of request heads and the time of
+//! bodies, serves TLS when configured, and finishes what it began when told to stop.
+//!
+//! What it does not do: routes. They are `postrider-api`'s.
+
+mod body;
+pub mod proxies;
+pub mod tls;
+
+use crate::{config::Server, failure::Failure};
+use axum::{Router, body::Body};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
+};
+use postrider_api::auth::ClientAddress;
+use proxies::Network;
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+/// Longest head of a request, in bytes.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Most header fields of a request.
+const HEAD_FIELDS: usize = 100;
+/// Wait after a failed `accept` (too many open files): retrying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound socket with what its connections share.
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    connections: Arc<Semaphore>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    tls: Option<TlsAcceptor>,
+    proxies: Vec<Network>,
+    head_time: Duration,
+}
+
+/// How connections are secured; decided before anything is opened.
+pub struct Transport(Option<TlsAcceptor>);
+
+impl Transport {
+    /// Loads the certificate, if one is set. Refuses plain HTTP beyond this machine unless a proxy in front is named,
+    /// or in `dev`.
+    pub fn of(settings: &Server, dev: bool) -> Result<Self, Failure> {
+        let tls = tls::acceptor(settings)?;
+        let plain =
+            tls.is_none() && !settings.listen.ip().is_loopback() && settings.trusted_proxies.is_empty();
+        if plain && !dev {
+            return Err(Failure::config(format!(
+                "refusing to serve plain HTTP on {}: API keys would cross the network in clear. Set \
+                 `server.tls_certificate` and `server.tls_key`, or name the proxy that ends TLS in \
+                 `server.trusted_proxies`, or listen on 127.0.0.1",
+                settings.listen
+            )));
+        }
+        Ok(Self(tls))
+    }
+}
+
+impl Listener {
+    /// Binds the configured address.
+    pub async fn bind(settings: &Server, transport: Transport) -> Result<Self, Failure> {
+        let cannot =
+            |error: io::Error| Failure::other(format!("cannot listen on {}: {error}", settings.listen));
+        let socket = TcpListener::bind(settings.listen).await.map_err(cannot)?;
+        let address = socket.local_addr().map_err(cannot)?;
+        Ok(Self {
+            socket,
+            address,
+            connections: Arc::new(Semaphore::new(settings.connections.clamp(1, Semaphore::MAX_PERMITS))),
+            shared: Arc::new(Shared {
+                tls: transport.0,
+                proxies: settings.trusted_proxies.clone(),
+                head_time: settings.header_time(),
+            }),
+        })
+    }
+
+    /// Where it listens; the port that the system chose when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of the server as this machine reaches it.
+    pub fn url(&self) -> String {
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        let host = if self.address.ip().is_unspecified() {
+            "localhost".to_owned()
+        } else {
+            self.address.ip().to_string()
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        format!("{scheme}://{host}:{}", self.address.port())
+    }
+
+    /// Serves until `stop`, then accepts nothing more, finishes the requests that run, and returns.
+    pub async fn serve(self, router: Router, stop: CancellationToken) {
+        let graceful = GracefulShutdown::new();
+        let tracker = TaskTracker::new();
+        loop {
+            let permit = tokio::select! {
+                () = stop.cancelled() => break,
+                permit = Arc::clone(&self.connections).acquire_owned() => permit,
+            };
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let connection = connection(
+                        stream,
+                        peer,
+                        Arc::clone(&self.shared),
+                        router.clone(),
+                        graceful.watcher(),
+                    );
+                    tracker.spawn(async move {
+                        connection.await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(self.socket);
+        tracker.close();
+        graceful.shutdown().await;
+        tracker.wait().await;
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    router: Router,
+    watcher: Watcher,
+) {
+    // Small answers must not wait for more; an error here means that the connection is gone already.
+    let _ = stream.set_nodelay(true);
+    match shared.tls.clone() {
+        None => requests(stream, peer, shared, router, watcher).await,
+        Some(acceptor) => match tokio::time::timeout(shared.head_time, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => requests(stream, peer, shared, router, watcher).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        },
+    }
+}
+
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    router: Router,
+    watcher: Watcher,
+) {
+    let head_time = shared.head_time;
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let request = admit(request, peer, &shared.proxies);
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_time)
+        .max_headers(HEAD_FIELDS)
+        .max_header_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        // Clients that break off, time out or do not speak HTTP: theirs to fix, ours only to see when debugging.
+        tracing::debug!(%peer, %error, "connection ended early");
+    }
+}
+
+/// Adds who the client is and bounds the time of the body.
+fn admit(request: Request<Incoming>, peer: SocketAddr, proxies: &[Network]) -> Request<Body> {
+    let client = proxies::client(peer, request.headers(), proxies);
+    let mut request = request.map(|incoming| Body::new(body::Paced::new(incoming)));
+    request.extensions_mut().insert(ClientAddress(client.ip()));
+    request
+}

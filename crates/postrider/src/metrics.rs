@@ -1,0 +1,166 @@
+//! The metrics of this node: the engine's, and what the store says at the moment of a scrape.
+
+use axum::{extract::Request, middleware::Next, response::Response};
+use http::{Method, StatusCode};
+use postrider_api::ports;
+use postrider_store::{
+    Store,
+    health::{Backlog, CommitTimes},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, text},
+    metrics::{MetricType, counter::Counter, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+};
+
+/// Everything that `/metrics` shows.
+pub struct Metrics {
+    registry: Registry,
+    store: Arc<dyn Store>,
+    pending: Gauge,
+    oldest_due: Gauge<f64, AtomicU64>,
+    commits: Arc<Commits>,
+    /// Messages that were answered with 202.
+    pub accepted: Counter,
+}
+
+impl Metrics {
+    /// Adds the store's metrics to a registry that the engine's are in already.
+    pub fn new(mut registry: Registry, store: Arc<dyn Store>) -> Self {
+        let pending = Gauge::default();
+        registry.register(
+            "postrider_deliveries_pending",
+            "Deliveries that are not finished, due or not",
+            pending.clone(),
+        );
+        let oldest_due = Gauge::<f64, AtomicU64>::default();
+        registry.register_with_unit(
+            "postrider_oldest_due_age",
+            "Age of the oldest delivery that is due and could be attempted, but is not yet",
+            Unit::Seconds,
+            oldest_due.clone(),
+        );
+        let accepted = Counter::default();
+        registry.register(
+            "postrider_messages_accepted",
+            "Publish requests that were answered with 202",
+            accepted.clone(),
+        );
+        let commits = Arc::new(Commits::default());
+        registry.register_collector(Box::new(Arc::clone(&commits)));
+        Self { registry, store, pending, oldest_due, commits, accepted }
+    }
+
+    fn show(&self, backlog: Backlog) {
+        self.pending.set(i64::try_from(backlog.pending).unwrap_or(i64::MAX));
+        let now = self.store.clock().now();
+        self.oldest_due.set(backlog.oldest_due.map_or(0.0, |due| now.since(due).as_secs_f64()));
+    }
+}
+
+#[async_trait::async_trait]
+impl ports::Metrics for Metrics {
+    async fn render(&self) -> String {
+        match self.store.backlog().await {
+            Ok(backlog) => self.show(backlog),
+            Err(error) => tracing::warn!(%error, "the backlog is not known; metrics show the last one"),
+        }
+        self.commits.set(self.store.commit_times());
+        let mut page = String::new();
+        match text::encode(&mut page, &self.registry) {
+            Ok(()) => page,
+            Err(error) => {
+                tracing::error!(%error, "metrics cannot be written");
+                String::new()
+            }
+        }
+    }
+}
+
+/// Counts publish requests that were accepted; a layer around the API's routes.
+pub async fn count_accepted(accepted: Counter, request: Request, next: Next) -> Response {
+    let publish =
+        request.method() == Method::POST && request.uri().path().trim_end_matches('/').ends_with("/msg");
+    let response = next.run(request).await;
+    if publish && response.status() == StatusCode::ACCEPTED {
+        accepted.inc();
+    }
+    response
+}
+
+/// The store's own histogram of commits, copied at each scrape.
+#[derive(Default)]
+struct Commits(Mutex<CommitTimes>);
+
+impl Commits {
+    fn set(&self, times: CommitTimes) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = times;
+    }
+}
+
+impl fmt::Debug for Commits {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Commits")
+    }
+}
+
+impl Collector for Commits {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The encoder adds the counts up; the store has done so already.
+        let mut below = 0;
+        let mut buckets = Vec::with_capacity(times.buckets.len() + 1);
+        for (bound, cumulative) in &times.buckets {
+            buckets.push((*bound, cumulative.saturating_sub(below)));
+            below = *cumulative;
+        }
+        if times.buckets.last().is_none_or(|(bound, _)| bound.is_finite()) {
+            buckets.push((f64::INFINITY, times.commits.saturating_sub(below)));
+        }
+        let name = "postrider_store_commit_duration";
+        let help = "Time of durable commits";
+        let mut metric =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        metric.encode_histogram::<[(&str, &str); 0]>(
+            times.total.as_secs_f64(),
+            times.commits,
+            &buckets,
+            None,
+        )?;
+        let help = "Operations that shared those commits";
+        let mut metric =
+            encoder.encode_descriptor("postrider_store_operations", help, None, MetricType::Counter)?;
+        metric.encode_counter::<[(&str, &str); 0], _, u64>(&times.operations, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_stores_commit_times_become_a_histogram() {
+        let mut registry = Registry::default();
+        let commits = Arc::new(Commits::default());
+        registry.register_collector(Box::new(Arc::clone(&commits)));
+        let buckets = vec![(0.001, 2), (0.01, 5)];
+        commits.set(CommitTimes { commits: 6, operations: 90, total: Duration::from_millis(500), buckets });
+        let mut page = String::new();
+        text::encode(&mut page, &registry).unwrap();
+        for line in [
+            "postrider_store_commit_duration_seconds_bucket{le=\"0.001\"} 2",
+            "postrider_store_commit_duration_seconds_bucket{le=\"0.01\"} 5",
+            "postrider_store_commit_duration_seconds_bucket{le=\"+Inf\"} 6",
+            "postrider_store_commit_duration_seconds_count 6",
+            "postrider_store_operations_total 90",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
+        }
+    }
+}

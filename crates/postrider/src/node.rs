@@ -1,0 +1,245 @@
+//! A running server: opens the store, wires engine and API over it, listens, and stops everything in order.
+//!
+//! Start: configuration, keyring, store, socket, engine, API: whatever is missing is said before anything listens.
+//! Stop: accept nothing more, finish requests and attempts, then close the store.
+
+use crate::{
+    admin,
+    config::{Config, Server},
+    failure::Failure,
+    listener::{Listener, Transport},
+    metrics::{self, Metrics},
+};
+use axum::{Router, middleware};
+use postrider_api::{ApiState, ports};
+use postrider_engine::Engine;
+use postrider_outbound::{Outbound, resolver::Resolve};
+use postrider_store::Store;
+use postrider_store_sqlite::SqliteStore;
+use postrider_vault::keyring::{Keyring, KeyringError};
+use prometheus_client::registry::Registry;
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::net::UnixListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How strict a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `https` only, private addresses blocked, an explicit keyring.
+    Production,
+    /// For trying things: loopback and plain `http` are fine, the keyring is created beside the database.
+    Dev,
+}
+
+/// A running server.
+pub struct Node {
+    /// Where the API listens.
+    pub address: SocketAddr,
+    /// Its URL as this machine reaches it.
+    pub url: String,
+    /// Its store.
+    pub store: Arc<dyn Store>,
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    socket: PathBuf,
+    drain_time: Duration,
+}
+
+struct Pulse(Arc<Engine>);
+
+impl ports::Pulse for Pulse {
+    fn live(&self) -> ports::Live {
+        let live = self.0.live();
+        ports::Live { in_flight: live.in_flight, since_last_round: live.since_last_round }
+    }
+}
+
+impl Node {
+    /// Starts a server. On an error nothing is left running.
+    pub async fn start(config: &Config, mode: Mode) -> Result<Self, Failure> {
+        Self::start_with(config, mode, None).await
+    }
+
+    /// The same with a resolver of the caller's choice, for tests of where names may lead.
+    pub async fn start_with(
+        config: &Config,
+        mode: Mode,
+        resolver: Option<Arc<dyn Resolve>>,
+    ) -> Result<Self, Failure> {
+        let dev = mode == Mode::Dev;
+        let transport = Transport::of(&config.server, dev)?;
+        let keyring = keyring(&config.server, mode)?;
+        let store = open_store(config, keyring).await?;
+        let listener = match Listener::bind(&config.server, transport).await {
+            Ok(listener) => listener,
+            Err(failure) => {
+                store.close().await;
+                return Err(failure);
+            }
+        };
+        let (address, url) = (listener.address(), listener.url());
+
+        let mut registry = Registry::default();
+        let engine_metrics = postrider_engine::Metrics::register(&mut registry);
+        let outbound =
+            postrider_outbound::Config { dev, own_listeners: vec![address], ..config.outbound.clone() };
+        let rules = outbound.url_rules();
+        let outbound = match resolver {
+            Some(resolver) => Outbound::new(outbound, resolver),
+            None => Outbound::with_system_resolver(outbound),
+        };
+        let outbound = match outbound {
+            Ok(outbound) => outbound,
+            Err(problem) => {
+                store.close().await;
+                return Err(Failure::config(format!("outbound: {problem}")));
+            }
+        };
+        let delivery = postrider_engine::Config { url_rules: rules.clone(), ..config.delivery.clone() };
+        let engine = Arc::new(Engine::start(Arc::clone(&store), outbound, delivery, engine_metrics));
+
+        let metrics = Arc::new(Metrics::new(registry, Arc::clone(&store)));
+        let api = postrider_api::Config { dev, url_rules: rules, ..config.api.clone() };
+        let router = router(&store, &engine, &metrics, api);
+
+        let node = Self {
+            address,
+            url,
+            store,
+            engine,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            socket: config.server.admin_socket(),
+            drain_time: config.server.drain_time(),
+        };
+        let administration = match admin_listener(&node.socket) {
+            Ok(administration) => administration,
+            Err(failure) => {
+                node.stop().await;
+                return Err(failure);
+            }
+        };
+        let admin = admin::router(Arc::clone(&node.store), Some(router.clone()));
+        let stop = node.stop.clone();
+        node.tasks.spawn(async move {
+            let served =
+                axum::serve(administration, admin).with_graceful_shutdown(stop.cancelled_owned()).await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the admin socket ended");
+            }
+        });
+        node.tasks.spawn(listener.serve(router, node.stop.clone()));
+        tracing::info!(%address, "listening");
+        Ok(node)
+    }
+
+    /// Asks the engine how it is, for tests.
+    pub fn live(&self) -> impl Fn() -> ports::Live + Send + Sync + use<> {
+        let pulse = Pulse(Arc::clone(&self.engine));
+        move || ports::Pulse::live(&pulse)
+    }
+
+    /// Stops in order, within the drain time and a few seconds; afterwards the database can be opened again.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let requests = async {
+            if tokio::time::timeout(self.drain_time, self.tasks.wait()).await.is_err() {
+                tracing::warn!("requests did not finish within the drain time and are cut off");
+            }
+        };
+        tokio::join!(requests, self.engine.drain());
+        // It may be gone; a stale one is replaced at the next start.
+        let _ = fs::remove_file(&self.socket);
+        self.store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+fn router(
+    store: &Arc<dyn Store>,
+    engine: &Arc<Engine>,
+    metrics: &Arc<Metrics>,
+    config: postrider_api::Config,
+) -> Router {
+    let pulse = Arc::new(Pulse(Arc::clone(engine)));
+    let port: Arc<dyn ports::Metrics> = Arc::<Metrics>::clone(metrics);
+    let accepted = metrics.accepted.clone();
+    postrider_api::router(ApiState::new(Arc::clone(store), pulse, port, Arc::new(config))).layer(
+        middleware::from_fn(move |request, next| metrics::count_accepted(accepted.clone(), request, next)),
+    )
+}
+
+/// The keyring of this configuration. `--dev` may create it beside the database; otherwise it must exist, elsewhere.
+pub fn keyring(server: &Server, mode: Mode) -> Result<Keyring, Failure> {
+    let config = |error: KeyringError| Failure::config(error.0);
+    let beside = server.dev_keyring();
+    match (&server.keyring, mode) {
+        (Some(file), Mode::Dev) => Keyring::load(file).map_err(config),
+        (Some(file), Mode::Production) => {
+            Keyring::ensure_outside(file, &server.data_dir).map_err(config)?;
+            Keyring::load(file).map_err(config)
+        }
+        (None, Mode::Dev) if beside.exists() => Keyring::load(&beside).map_err(config),
+        (None, Mode::Dev) => {
+            create_data_dir(&server.data_dir)?;
+            Keyring::create(&beside).map_err(config)
+        }
+        (None, Mode::Production) => Err(Failure::config(
+            "no keyring is configured: every stored credential is sealed with it.\n  Create one outside of the data \
+             directory:  postrider keyring create /etc/postrider/keyring.toml\n  and name it:  postrider serve --keyring \
+             /etc/postrider/keyring.toml  (or `server.keyring` in the configuration file)\n  To try things out instead:  \
+             postrider serve --dev",
+        )),
+    }
+}
+
+/// Opens the database of this configuration under its lock.
+pub async fn open_store(config: &Config, keyring: Keyring) -> Result<Arc<dyn Store>, Failure> {
+    create_data_dir(&config.server.data_dir)?;
+    let sqlite = postrider_store_sqlite::Config {
+        data_dir: config.server.data_dir.clone(),
+        delivery_deadline_seconds: config.delivery.retry_policy().deadline().as_secs(),
+        ..config.sqlite.clone()
+    };
+    let opened = tokio::task::spawn_blocking(|| SqliteStore::open(sqlite, keyring)).await;
+    match opened {
+        Ok(Ok(store)) => Ok(store),
+        Ok(Err(error)) => Err(Failure::config(error.to_string())),
+        Err(panic) => Err(Failure::other(format!("cannot open the database: {panic}"))),
+    }
+}
+
+/// Readable for this user alone when it is made here.
+fn create_data_dir(folder: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        Failure::config(format!("cannot create the data directory {}: {error}", folder.display()))
+    })
+}
+
+/// The store's lock says that no other server uses this directory: a socket that is there is a leftover.
+fn admin_listener(path: &Path) -> Result<UnixListener, Failure> {
+    let bind = || {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    bind().map_err(|error: io::Error| {
+        Failure::config(format!(
+            "cannot create the admin socket {}: {error} (paths of sockets have at most about 100 characters)",
+            path.display()
+        ))
+    })
+}

@@ -1,0 +1,61 @@
+//! One endpoint's trouble stays its own: hanging, failing and backlogged endpoints beside healthy ones.
+
+use postrider_testing::{App, Receiver, Reply, TestServer};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// What a healthy endpoint may wait on a busy machine; a hanging one holds its places for two seconds.
+const AT_ONCE: Duration = Duration::from_millis(1500);
+
+async fn send(server: &TestServer, app: &App, count: usize) {
+    for number in 0..count {
+        server.send_to(app, "invoice.paid", json!({ "number": number })).await;
+    }
+}
+
+/// ISO-2, ISO-8: attempts that wait hold nothing that the API or other endpoints need.
+#[tokio::test]
+async fn many_hanging_endpoints_hold_up_neither_the_api_nor_a_healthy_endpoint() {
+    let server = TestServer::with(|config| config.delivery.in_flight_total = 400).await;
+    let hanging = Receiver::start([Reply::Hang]).await;
+    let bad = server.app("bad").await;
+    for _ in 0..30 {
+        server.endpoint(&bad, &hanging.url()).await;
+    }
+    send(&server, &bad, 5).await;
+    hanging.wait_for(100).await;
+    let healthy = server.receiver([200]).await;
+    let begun = Instant::now();
+    server.send("invoice.paid", json!({})).await;
+    healthy.wait_for(1).await;
+    server.client().get("/api/v1/app").await.expect(200);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+}
+
+/// ISO-3, ISO-5: a backlog does not stand in the way of what comes later for others.
+#[tokio::test]
+async fn a_backlog_of_one_endpoint_does_not_delay_the_first_delivery_of_another() {
+    let server = TestServer::start().await;
+    let slow = Receiver::start([Reply::Slow(Duration::from_millis(200), 200)]).await;
+    let backlogged = server.app("backlogged").await;
+    server.endpoint(&backlogged, &slow.url()).await;
+    let quick = server.receiver([200]).await;
+    send(&server, &backlogged, 300).await;
+    let begun = Instant::now();
+    server.send("invoice.paid", json!({})).await;
+    quick.wait_for(1).await;
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    slow.wait_for(300).await;
+}
+
+/// ISO-6.
+#[tokio::test]
+async fn a_failed_delivery_does_not_hold_up_later_ones_of_its_endpoint() {
+    let server = TestServer::start().await;
+    let receiver = server.receiver([503, 200]).await;
+    let failed = server.send("invoice.paid", json!({ "number": 1 })).await;
+    assert_eq!(server.wait_for_attempts(&failed, 1).await.statuses(), [503]);
+    let later = server.send("invoice.paid", json!({ "number": 2 })).await;
+    assert_eq!(server.wait_for_attempts(&later, 1).await.statuses(), [200]);
+    assert_eq!(receiver.requests().len(), 2, "the failed one waits for its retry");
+}

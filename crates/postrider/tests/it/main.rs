@@ -1,0 +1,17 @@
+//! The product as a whole, grouped by behaviour: the real parts, scripted receivers, a clock that is moved.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod accepting;
+mod authenticating;
+mod blocking;
+mod configuring;
+mod delivering;
+mod disabling;
+mod history;
+mod isolating;
+mod operating;
+mod process;
+mod retention;
+mod retrying;
+mod surviving;
