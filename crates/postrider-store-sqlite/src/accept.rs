@@ -44,7 +44,10 @@ struct Match {
 }
 
 /// Accepts messages, each with its own result.
-pub(crate) async fn all(shared: &Arc<Shared>, messages: Vec<NewMessage>) -> Vec<Result<Accepted, WriteError>> {
+pub(crate) async fn all(
+    shared: &Arc<Shared>,
+    messages: Vec<NewMessage>,
+) -> Vec<Result<Accepted, WriteError>> {
     // All are put into the queue before the first is waited for, so that they share a commit.
     let mut begun = Vec::with_capacity(messages.len());
     for message in messages {
@@ -189,7 +192,14 @@ fn insert(work: &mut Scope<'_>, new: &NewMessage, matches: Vec<Match>) -> Result
         handed.push((delivery, found.held));
     }
     let environment = &new.scope.environment;
-    idempotency::remember(connection, environment, new.idempotency.as_ref(), Kind::Message, key(&message.id), now)?;
+    idempotency::remember(
+        connection,
+        environment,
+        new.idempotency.as_ref(),
+        Kind::Message,
+        key(&message.id),
+        now,
+    )?;
     if !handed.is_empty() {
         work.after_commit(move |shared| {
             let mut agenda = shared.agenda();

@@ -44,8 +44,11 @@ impl Access for SqliteStore {
             return Ok(());
         }
         let (reading, wanted) = (Arc::clone(&self.shared), environment.clone());
-        let known =
-            self.shared.readers.read(move |connection| secrets::keys_of(&reading, connection, &wanted)).await?;
+        let known = self
+            .shared
+            .readers
+            .read(move |connection| secrets::keys_of(&reading, connection, &wanted))
+            .await?;
         if known.is_some() {
             return Ok(());
         }
@@ -75,8 +78,9 @@ impl Access for SqliteStore {
     async fn api_keys(&self, environment: &EnvironmentId) -> Result<Vec<ApiKey>, StoreError> {
         let environment = environment.clone();
         let read = move |connection: &Connection| {
-            let mut statement = connection
-                .prepare_cached(&format!("SELECT {COLUMNS} FROM api_key WHERE environment = ?1 ORDER BY id DESC"))?;
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM api_key WHERE environment = ?1 ORDER BY id DESC"
+            ))?;
             let mut rows = statement.query([environment.as_str()])?;
             let mut keys = Vec::new();
             while let Some(row) = rows.next()? {
@@ -89,7 +93,10 @@ impl Access for SqliteStore {
 
     async fn revoke_api_key(&self, environment: &EnvironmentId, id: ApiKeyId) -> Result<ApiKey, WriteError> {
         let environment = environment.clone();
-        Ok(self.shared.write(crate::writer::Isolation::Own, move |work| revoke(work, &environment, id)).await?)
+        Ok(self
+            .shared
+            .write(crate::writer::Isolation::Own, move |work| revoke(work, &environment, id))
+            .await?)
     }
 
     async fn authenticate(&self, token: &str) -> Result<Option<Caller>, StoreError> {
@@ -136,7 +143,9 @@ fn stored_scope(scope: &Scope) -> StoredScope {
         Scope::Application { id, feature_flags } => {
             StoredScope::Application { id: id.to_string(), feature_flags: feature_flags.clone() }
         }
-        Scope::Publish { application } => StoredScope::Publish { application: application.map(|id| id.to_string()) },
+        Scope::Publish { application } => {
+            StoredScope::Publish { application: application.map(|id| id.to_string()) }
+        }
     }
 }
 
@@ -145,8 +154,12 @@ fn read_scope(json: &str, key: ApiKeyId) -> Result<Scope, Failure> {
     let application = |text: String| ApplicationId::parse(&text).ok_or_else(bad);
     Ok(match from_json(json, "api_key", "scope", key)? {
         StoredScope::Environment => Scope::Environment,
-        StoredScope::Application { id, feature_flags } => Scope::Application { id: application(id)?, feature_flags },
-        StoredScope::Publish { application: id } => Scope::Publish { application: id.map(application).transpose()? },
+        StoredScope::Application { id, feature_flags } => {
+            Scope::Application { id: application(id)?, feature_flags }
+        }
+        StoredScope::Publish { application: id } => {
+            Scope::Publish { application: id.map(application).transpose()? }
+        }
     })
 }
 
@@ -154,7 +167,8 @@ fn read(row: &Row<'_>) -> Result<StoredKey, Failure> {
     let id: ApiKeyId = id_at(row, 0)?;
     let (environment, scope): (String, String) = (row.get(1)?, row.get(2)?);
     let caller = Caller {
-        environment: EnvironmentId::parse(&environment).ok_or_else(|| inconsistent("api_key", "environment", id))?,
+        environment: EnvironmentId::parse(&environment)
+            .ok_or_else(|| inconsistent("api_key", "environment", id))?,
         scope: read_scope(&scope, id)?,
     };
     let key = ApiKey {
@@ -165,7 +179,10 @@ fn read(row: &Row<'_>) -> Result<StoredKey, Failure> {
         expires_at: instant_or_null(row, 5)?,
         revoked_at: instant_or_null(row, 6)?,
     };
-    Ok(StoredKey { key, verifier: Verifier { kek: row.get(7)?, secret_mac: row.get(8)?, row_mac: row.get(9)? } })
+    Ok(StoredKey {
+        key,
+        verifier: Verifier { kek: row.get(7)?, secret_mac: row.get(8)?, row_mac: row.get(9)? },
+    })
 }
 
 fn of_id(connection: &Connection, id: ApiKeyId) -> Result<Option<StoredKey>, Failure> {

@@ -118,7 +118,14 @@ impl Agenda {
     }
 
     /// Pending deliveries that lie in the database: at start, and when due in the future.
-    pub(crate) fn add(&mut self, endpoint: EndpointId, held: bool, due: Timestamp, count: u64, now: Timestamp) {
+    pub(crate) fn add(
+        &mut self,
+        endpoint: EndpointId,
+        held: bool,
+        due: Timestamp,
+        count: u64,
+        now: Timestamp,
+    ) {
         self.pending += count;
         let lane = self.lanes.entry(endpoint).or_default();
         lane.held = held;
@@ -339,7 +346,8 @@ impl Agenda {
             if let Some(due) = lane.in_future {
                 self.future.remove(&(due, endpoint));
             }
-            self.queued_bytes -= lane.queue.iter().filter_map(|handed| handed.payload.as_ref()).map(Bytes::len).sum::<usize>();
+            self.queued_bytes -=
+                lane.queue.iter().filter_map(|handed| handed.payload.as_ref()).map(Bytes::len).sum::<usize>();
             // The ring forgets it when its turn comes.
         }
     }
@@ -356,7 +364,8 @@ impl Agenda {
 
     /// When the earliest due delivery became due that could be claimed but is not.
     pub(crate) fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let claimable = self.lanes.values().filter(|lane| !lane.held && lane.leased.len() < self.per_endpoint);
+        let claimable =
+            self.lanes.values().filter(|lane| !lane.held && lane.leased.len() < self.per_endpoint);
         claimable.filter_map(Lane::next_due).min().filter(|due| *due <= now)
     }
 

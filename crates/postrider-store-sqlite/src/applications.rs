@@ -83,7 +83,11 @@ impl Applications for SqliteStore {
         Ok(self.shared.change(move |work| replace(work, &environment, id, fields)).await?)
     }
 
-    async fn delete_application(&self, environment: &EnvironmentId, id: ApplicationId) -> Result<bool, StoreError> {
+    async fn delete_application(
+        &self,
+        environment: &EnvironmentId,
+        id: ApplicationId,
+    ) -> Result<bool, StoreError> {
         let environment = environment.clone();
         let deleted = self.shared.change(move |work| delete(work, &environment, id)).await?;
         let Some(deleted) = deleted else { return Ok(false) };
@@ -95,7 +99,8 @@ impl Applications for SqliteStore {
 fn read(row: &Row<'_>) -> Result<Application, Failure> {
     let id: ApplicationId = id_at(row, 0)?;
     let bad = |column| inconsistent("application", column, id);
-    let (environment, uid, metadata): (String, Option<String>, String) = (row.get(1)?, row.get(2)?, row.get(5)?);
+    let (environment, uid, metadata): (String, Option<String>, String) =
+        (row.get(1)?, row.get(2)?, row.get(5)?);
     Ok(Application {
         id,
         environment: EnvironmentId::parse(&environment).ok_or_else(|| bad("environment"))?,
@@ -122,7 +127,11 @@ fn of_id(
         .transpose()
 }
 
-fn of_uid(connection: &Connection, environment: &EnvironmentId, uid: &Uid) -> Result<Option<Application>, Failure> {
+fn of_uid(
+    connection: &Connection,
+    environment: &EnvironmentId,
+    uid: &Uid,
+) -> Result<Option<Application>, Failure> {
     connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM application WHERE environment = ?1 AND uid = ?2 AND deleted_at IS NULL"
@@ -255,8 +264,10 @@ fn list(
     page: &PageRequest<ApplicationId>,
 ) -> Result<Page<Application>, Failure> {
     let span = Span::of_ids(page, Window::default());
-    let endpoints = "SELECT 1 FROM endpoint WHERE endpoint.application = application.id AND deleted_at IS NULL";
-    let with_endpoints = if filter.with_endpoints { format!("AND EXISTS ({endpoints})") } else { String::new() };
+    let endpoints =
+        "SELECT 1 FROM endpoint WHERE endpoint.application = application.id AND deleted_at IS NULL";
+    let with_endpoints =
+        if filter.with_endpoints { format!("AND EXISTS ({endpoints})") } else { String::new() };
     let not_all_disabled = if filter.not_all_disabled {
         format!("AND (NOT EXISTS ({endpoints}) OR EXISTS ({endpoints} AND disabled_at IS NULL))")
     } else {

@@ -108,7 +108,9 @@ fn exists(connection: &Connection, application: ApplicationId, of: AttemptsOf) -
     };
     let of_application = |table: &str, id: &Ksuid| {
         connection
-            .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?1 AND application = ?2)"))?
+            .prepare_cached(&format!(
+                "SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?1 AND application = ?2)"
+            ))?
             .query_row(params![id.as_bytes(), key(&application)], |row| row.get::<_, bool>(0))
     };
     Ok(message.map_or(Ok(true), |id| of_application("message", id.ksuid()))?

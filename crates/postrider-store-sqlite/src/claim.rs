@@ -29,6 +29,8 @@ use std::sync::Arc;
 
 /// Payload bytes that one claim reads ahead at most.
 const READ_BYTES: usize = 32 * 1024 * 1024;
+/// Rounds of a claim over lanes that have more than memory held.
+const ROUNDS: usize = 4;
 
 /// See [`Deliveries::claim`](postrider_store::deliveries::Deliveries::claim).
 pub(crate) async fn claim(shared: &Arc<Shared>, room: &Room) -> Result<Claimed, StoreError> {
@@ -39,21 +41,49 @@ pub(crate) async fn claim(shared: &Arc<Shared>, room: &Room) -> Result<Claimed, 
     if room.total == 0 || !shared.disk.can_record() {
         return Ok(Claimed { deliveries: Vec::new(), next_due: None });
     }
-    let read = read_ahead(shared, room).await;
-    let now = shared.clock.now();
-    let taken = shared.agenda().take(room, now);
-    let Taken { deliveries, dead, next_due } = taken;
-    if !dead.is_empty() {
-        bury(shared, dead);
+    let mut taking = Taking { shared, claimed: Claimed::default() };
+    let claimed = &mut taking.claimed;
+    for _ in 0..ROUNDS {
+        let left = Room { total: room.total - claimed.deliveries.len(), ..room.clone() };
+        let read = read_ahead(shared, &left).await;
+        let now = shared.clock.now();
+        let Taken { deliveries, dead, next_due } = shared.agenda().take(&left, now);
+        let progress = !deliveries.is_empty() || !dead.is_empty();
+        if !dead.is_empty() {
+            bury(shared, dead);
+        }
+        claimed.next_due = next_due;
+        claimed.deliveries.extend(deliveries.into_iter().filter_map(|(lease, handed)| of(lease, handed)));
+        if claimed.deliveries.is_empty() {
+            read?;
+        }
+        if !progress || claimed.deliveries.len() >= room.total || next_due.is_none_or(|due| due > now) {
+            break;
+        }
     }
-    if deliveries.is_empty() {
-        read?;
-    }
-    let deliveries = deliveries.into_iter().filter_map(|(lease, handed)| claimed(lease, handed)).collect();
-    Ok(Claimed { deliveries, next_due })
+    Ok(std::mem::take(claimed))
 }
 
-fn claimed(lease: Lease, handed: Handed) -> Option<ClaimedDelivery> {
+/// What a claim has taken so far: given back when its caller goes away before it is answered.
+struct Taking<'a> {
+    shared: &'a Shared,
+    claimed: Claimed,
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        if self.claimed.deliveries.is_empty() {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let mut agenda = self.shared.agenda();
+        for claimed in &self.claimed.deliveries {
+            agenda.released(&claimed.lease, now);
+        }
+    }
+}
+
+fn of(lease: Lease, handed: Handed) -> Option<ClaimedDelivery> {
     Some(ClaimedDelivery {
         lease,
         scope: handed.scope,
@@ -93,7 +123,9 @@ async fn read_ahead(shared: &Arc<Shared>, room: &Room) -> Result<(), StoreError>
     });
     match reading.await {
         Ok(result) => Ok(result?),
-        Err(error) => Err(StoreError::Internal { detail: format!("reading ahead ended abnormally: {error}") }),
+        Err(error) => {
+            Err(StoreError::Internal { detail: format!("reading ahead ended abnormally: {error}") })
+        }
     }
 }
 
@@ -150,7 +182,11 @@ fn read_lane(
 }
 
 /// Everything that an attempt of the delivery needs. `None` when its application is gone: it is being cancelled.
-fn complete(connection: &Connection, delivery: DeliveryId, due_at: Timestamp) -> Result<Option<Handed>, Failure> {
+fn complete(
+    connection: &Connection,
+    delivery: DeliveryId,
+    due_at: Timestamp,
+) -> Result<Option<Handed>, Failure> {
     let mut statement = connection.prepare_cached(
         "SELECT delivery.attempts, delivery.cause, delivery.deadline_at, delivery.deaths, message.content_type,
                 message.created_at, payload.body, application.id, application.environment
@@ -160,7 +196,8 @@ fn complete(connection: &Connection, delivery: DeliveryId, due_at: Timestamp) ->
          LEFT JOIN payload ON payload.id = message.payload
          WHERE delivery.message = ?1 AND delivery.endpoint = ?2 AND delivery.generation = ?3",
     )?;
-    let mut rows = statement.query(params![key(&delivery.message), key(&delivery.endpoint), delivery.generation])?;
+    let mut rows =
+        statement.query(params![key(&delivery.message), key(&delivery.endpoint), delivery.generation])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let environment: String = row.get(8)?;
     let Some(environment) = EnvironmentId::parse(&environment) else { return Ok(None) };

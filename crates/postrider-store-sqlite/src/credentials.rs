@@ -39,7 +39,9 @@ pub(crate) async fn headers(
     let (reading, scope) = (Arc::clone(shared), scope.clone());
     let read = move |connection: &Connection| {
         let stored: Option<Option<String>> = connection
-            .prepare_cached("SELECT headers FROM endpoint WHERE id = ?1 AND application = ?2 AND deleted_at IS NULL")?
+            .prepare_cached(
+                "SELECT headers FROM endpoint WHERE id = ?1 AND application = ?2 AND deleted_at IS NULL",
+            )?
             .query_row(params![key(&id), key(&scope.application)], |row| row.get(0))
             .optional()?;
         let Some(stored) = stored else { return Ok(None) };
@@ -113,7 +115,13 @@ fn put_signing(
     let value = secret.to_text();
     let asymmetric = value.expose_secret().starts_with("whsk_");
     let kind = if asymmetric { kind::SIGNING_ED25519 } else { kind::SIGNING_HMAC };
-    secrets::put(work.connection, keys, scope, &Plain { owner: id, kind, id: SIGNING, version, value: &value }, work.now)
+    secrets::put(
+        work.connection,
+        keys,
+        scope,
+        &Plain { owner: id, kind, id: SIGNING, version, value: &value },
+        work.now,
+    )
 }
 
 fn put_headers(
@@ -175,17 +183,22 @@ pub(crate) fn rotate(
     let environment = &scope.environment;
     endpoint_rows::of_id(connection, scope.application, id)?.ok_or(Refusal::Missing)?;
     let keys = secrets::keys_for_writing(work.shared, connection, environment, now)?;
-    if idempotency::recall(connection, environment, idempotency, Kind::Rotation, now)?.as_deref() == Some(key(&id))
+    if idempotency::recall(connection, environment, idempotency, Kind::Rotation, now)?.as_deref()
+        == Some(key(&id))
         && let Some(item) = current(connection, &keys, scope, id)?
     {
         return Ok(Created { item, replayed: true });
     }
     let sealed = secrets::of_endpoint(connection, id)?;
     let signing = sealed.iter().filter(|secret| snapshots::is_signing(&secret.kind));
-    let overlapping = signing.clone().filter(|secret| secret.valid_until.is_some_and(|until| until > now)).count();
+    let overlapping =
+        signing.clone().filter(|secret| secret.valid_until.is_some_and(|until| until > now)).count();
     if overlapping >= limits::PREVIOUS_SECRETS {
         let most = limits::PREVIOUS_SECRETS;
-        return Err(Refusal::Limit(format!("{most} previous signing secrets are still valid; wait for one to end")).into());
+        return Err(Refusal::Limit(format!(
+            "{most} previous signing secrets are still valid; wait for one to end"
+        ))
+        .into());
     }
     let version = signing.map(|secret| secret.version).max().unwrap_or(0) + 1;
     let ending = if overlap.is_zero() {
@@ -208,7 +221,9 @@ pub(crate) fn oauth(
     id: EndpointId,
 ) -> Result<Option<OAuthSettings>, Failure> {
     let stored: Option<Option<String>> = connection
-        .prepare_cached("SELECT oauth FROM endpoint WHERE id = ?1 AND application = ?2 AND deleted_at IS NULL")?
+        .prepare_cached(
+            "SELECT oauth FROM endpoint WHERE id = ?1 AND application = ?2 AND deleted_at IS NULL",
+        )?
         .query_row(params![key(&id), key(&application)], |row| row.get(0))
         .optional()?;
     stored.flatten().map(|json| endpoint_rows::read_oauth(&json, id)).transpose()

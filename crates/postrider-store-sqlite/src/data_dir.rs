@@ -20,7 +20,11 @@ pub(crate) fn database(data_dir: &Path) -> PathBuf {
 /// Creates and locks the directory. The lock lasts until the file is dropped, whatever becomes of the process.
 pub(crate) fn take(data_dir: &Path) -> Result<File, OpenError> {
     let io = |what: &'static str| move |source| OpenError::Io { what, path: data_dir.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(io("create the data directory"))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(io("create the data directory"))?;
     if let Ok(stat) = rustix::fs::statfs(data_dir) {
         let kind = u64::try_from(stat.f_type).unwrap_or(0) & 0xffff_ffff;
         if let Some((_, name)) = NETWORK.iter().find(|(number, _)| *number == kind) {

@@ -21,8 +21,8 @@ use postrider_model::{
 use postrider_store::{
     StoreError,
     deliveries::{
-        AttemptRecord, Claimed, Deliveries, Destination, EndpointMessage, Lease, ProgressKind, Recorded, ResendError,
-        Room,
+        AttemptRecord, Claimed, Deliveries, Destination, EndpointMessage, Lease, ProgressKind, Recorded,
+        ResendError, Room,
     },
     endpoints::AppScope,
     idempotency::{Created, IdempotencyKey},
@@ -89,7 +89,8 @@ impl Deliveries for SqliteStore {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Created<DeliveryId>, ResendError> {
         let scope = scope.clone();
-        let resend = move |work: &mut Scope<'_>| resend(work, &scope, message, endpoint, idempotency.as_ref());
+        let resend =
+            move |work: &mut Scope<'_>| resend(work, &scope, message, endpoint, idempotency.as_ref());
         Ok(self.shared.change(resend).await?)
     }
 
@@ -115,7 +116,8 @@ impl Deliveries for SqliteStore {
     ) -> Result<Page<EndpointMessage>, StoreError> {
         let scope = scope.clone();
         let wanted = Wanted { filter, kind, with_payload };
-        let read = move |connection: &Connection| endpoint_messages(connection, &scope, endpoint, &wanted, &page);
+        let read =
+            move |connection: &Connection| endpoint_messages(connection, &scope, endpoint, &wanted, &page);
         Ok(self.shared.readers.read(read).await?)
     }
 
@@ -147,7 +149,9 @@ fn resend(
     let found = message_rows::of_id(connection, scope.application, message, true)?.ok_or(Refusal::Missing)?;
     let payload = found.payload.ok_or(Refusal::PayloadGone)?;
     let generation: u32 = connection
-        .prepare_cached("SELECT COALESCE(MAX(generation), 0) + 1 FROM delivery WHERE message = ?1 AND endpoint = ?2")?
+        .prepare_cached(
+            "SELECT COALESCE(MAX(generation), 0) + 1 FROM delivery WHERE message = ?1 AND endpoint = ?2",
+        )?
         .query_row(params![key(&message), key(&endpoint)], |row| row.get(0))?;
     let delivery = DeliveryId { message, endpoint, generation };
     let age = endpoint_rows::delivery_age(&target, work.shared.config.delivery_deadline_seconds);

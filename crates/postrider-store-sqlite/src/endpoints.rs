@@ -100,10 +100,17 @@ impl Endpoints for SqliteStore {
         headers: CustomHeaders,
     ) -> Result<(), WriteError> {
         let scope = scope.clone();
-        Ok(self.shared.change(move |work| credentials::replace_headers(work, &scope, id, from, &headers)).await?)
+        Ok(self
+            .shared
+            .change(move |work| credentials::replace_headers(work, &scope, id, from, &headers))
+            .await?)
     }
 
-    async fn signing_secret(&self, scope: &AppScope, id: EndpointId) -> Result<Option<SigningSecret>, StoreError> {
+    async fn signing_secret(
+        &self,
+        scope: &AppScope,
+        id: EndpointId,
+    ) -> Result<Option<SigningSecret>, StoreError> {
         credentials::signing_secret(&self.shared, scope, id).await
     }
 
@@ -124,7 +131,11 @@ impl Endpoints for SqliteStore {
 
     async fn oauth(&self, scope: &AppScope, id: EndpointId) -> Result<Option<OAuthSettings>, StoreError> {
         let application = scope.application;
-        Ok(self.shared.readers.read(move |connection| credentials::oauth(connection, application, id)).await?)
+        Ok(self
+            .shared
+            .readers
+            .read(move |connection| credentials::oauth(connection, application, id))
+            .await?)
     }
 
     async fn replace_oauth(
@@ -267,11 +278,16 @@ fn delete(work: &mut Scope<'_>, scope: &AppScope, id: EndpointId) -> Result<bool
 
 /// Cancels what is pending for deleted endpoints, some at a time so that others get their turn. Goes on when the caller
 /// goes away; what a stop of the process leaves is cancelled at the next start.
-pub(crate) async fn cancel_pending(shared: &Arc<Shared>, endpoints: Vec<EndpointId>) -> Result<(), StoreError> {
+pub(crate) async fn cancel_pending(
+    shared: &Arc<Shared>,
+    endpoints: Vec<EndpointId>,
+) -> Result<(), StoreError> {
     let shared = Arc::clone(shared);
     let work = tokio::spawn(async move {
         for endpoint in endpoints {
-            while shared.write(Isolation::Own, move |work| cancel_some(work, endpoint)).await? == CANCEL_BATCH {}
+            while shared.write(Isolation::Own, move |work| cancel_some(work, endpoint)).await? == CANCEL_BATCH
+            {
+            }
         }
         Ok::<(), Failure>(())
     });

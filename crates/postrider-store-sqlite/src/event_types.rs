@@ -33,7 +33,8 @@ impl EventTypes for SqliteStore {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Created<EventType>, WriteError> {
         let environment = environment.clone();
-        let create = move |work: &mut Scope<'_>| create(work, &environment, &name, &fields, idempotency.as_ref());
+        let create =
+            move |work: &mut Scope<'_>| create(work, &environment, &name, &fields, idempotency.as_ref());
         Ok(self.shared.change(create).await?)
     }
 
@@ -167,7 +168,8 @@ fn write(
             work.now.as_micros(),
         ],
     )?;
-    of_name(work.connection, environment, name)?.ok_or_else(|| inconsistent("event_type", "name", name.as_str()))
+    of_name(work.connection, environment, name)?
+        .ok_or_else(|| inconsistent("event_type", "name", name.as_str()))
 }
 
 fn list(
@@ -190,9 +192,10 @@ fn list(
         && let Some(row) = rows.next()?
     {
         let item = read(row)?;
-        let visible = filter.visible_with.as_ref().is_none_or(|flags| {
-            item.feature_flags.is_empty() || !item.feature_flags.is_disjoint(flags)
-        });
+        let visible = filter
+            .visible_with
+            .as_ref()
+            .is_none_or(|flags| item.feature_flags.is_empty() || !item.feature_flags.is_disjoint(flags));
         if visible {
             found.push(item);
         }

@@ -53,7 +53,9 @@ impl From<Failure> for StoreError {
         match failure {
             Failure::Sql(error) => of_sql(&error),
             Failure::Store(error) => error,
-            Failure::Refused(refusal) => Self::Internal { detail: format!("unexpected refusal: {refusal:?}") },
+            Failure::Refused(refusal) => {
+                Self::Internal { detail: format!("unexpected refusal: {refusal:?}") }
+            }
         }
     }
 }
@@ -98,11 +100,15 @@ pub(crate) fn inconsistent(table: &'static str, column: &'static str, row: impl 
 /// Whose fault an SQLite error is: space, time, or ours.
 pub(crate) fn of_sql(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full { detail: "no space is left for the database".to_owned() },
+        Some(ErrorCode::DiskFull) => {
+            StoreError::Full { detail: "no space is left for the database".to_owned() }
+        }
         Some(ErrorCode::OperationInterrupted) => {
             unavailable("a query took longer than it may; restrict it to a shorter time".to_owned())
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => unavailable("the database is busy".to_owned()),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            unavailable("the database is busy".to_owned())
+        }
         Some(ErrorCode::SystemIoFailure) => unavailable(format!("the disk failed: {error}")),
         _ => StoreError::Internal { detail: error.to_string() },
     }

@@ -54,7 +54,8 @@ impl crate::Shared {
 
 /// First half of a probe: takes space.
 pub(crate) fn fill(work: &mut Scope<'_>) -> Result<(), Failure> {
-    work.connection.execute("INSERT OR REPLACE INTO probe (id, body) VALUES (1, zeroblob(?1))", [PROBE_BYTES])?;
+    work.connection
+        .execute("INSERT OR REPLACE INTO probe (id, body) VALUES (1, zeroblob(?1))", [PROBE_BYTES])?;
     Ok(())
 }
 
@@ -77,7 +78,8 @@ impl Disk {
     pub(crate) fn check_publishing(&self) -> Result<(), StoreError> {
         self.check_changes()?;
         if self.low.load(Ordering::Relaxed) {
-            let detail = "little space is left on the disk of the data directory; deliveries go on".to_owned();
+            let detail =
+                "little space is left on the disk of the data directory; deliveries go on".to_owned();
             return Err(StoreError::Full { detail });
         }
         Ok(())
@@ -188,6 +190,7 @@ impl Commits {
 
 /// Free bytes of the file system that holds `path`.
 pub(crate) fn free_bytes(path: &std::path::Path) -> Result<u64, StoreError> {
-    let stat = rustix::fs::statvfs(path).map_err(|error| unavailable(format!("the data directory: {error}")))?;
+    let stat =
+        rustix::fs::statvfs(path).map_err(|error| unavailable(format!("the data directory: {error}")))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -143,7 +143,8 @@ fn read_slot(bytes: &[u8]) -> Option<Begun> {
 
 /// FNV-1a, never zero: zero marks a free slot.
 fn checksum(bytes: &[u8]) -> u32 {
-    let sum = bytes.iter().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let sum =
+        bytes.iter().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     sum.max(1)
 }
 
@@ -157,7 +158,12 @@ mod tests {
             endpoint: EndpointId::new(Ksuid::from_bytes([2; 20])),
             generation: 3,
         };
-        Begun { delivery, number, started_at: Timestamp::from_micros(1_767_225_600_000_000), url: url.to_owned() }
+        Begun {
+            delivery,
+            number,
+            started_at: Timestamp::from_micros(1_767_225_600_000_000),
+            url: url.to_owned(),
+        }
     }
 
     #[test]

@@ -239,13 +239,13 @@ impl SqliteStore {
         let beside = schema::open_checkpointer(&path)?;
         let writer = Writer { connection, shared: Arc::clone(&shared), queue };
         let upkeep = Arc::clone(&shared);
-        let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            let data_dir = data_dir.clone();
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(work)
-                .map_err(|source| OpenError::Io { what: "start a thread of the store", path: data_dir, source })
-        };
+        let thread =
+            |name: &str, work: Box<dyn FnOnce() + Send>| {
+                let data_dir = data_dir.clone();
+                std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|source| {
+                    OpenError::Io { what: "start a thread of the store", path: data_dir, source }
+                })
+            };
         let threads = vec![
             thread("store-writer", Box::new(move || writer.run()))?,
             thread("store-upkeep", Box::new(move || upkeep::run(&upkeep, &beside, &woken)))?,

@@ -127,7 +127,8 @@ impl Memory {
                 Ref::Id(_) => true,
                 Ref::Uid(uid) => application.uid.as_ref() == Some(uid),
             };
-            (named && version == inner.version(id) && application.environment == *environment).then_some(application)
+            (named && version == inner.version(id) && application.environment == *environment)
+                .then_some(application)
         })
     }
 

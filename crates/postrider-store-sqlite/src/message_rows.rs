@@ -58,7 +58,12 @@ pub(crate) fn of_id(
     id: MessageId,
     with_payload: bool,
 ) -> Result<Option<MessageWithPayload>, Failure> {
-    one(connection, "message.id = ?1 AND message.application = ?2", params![key(&id), key(&application)], with_payload)
+    one(
+        connection,
+        "message.id = ?1 AND message.application = ?2",
+        params![key(&id), key(&application)],
+        with_payload,
+    )
 }
 
 /// The message of this event id in this application.

@@ -1,8 +1,7 @@
 //! Storing what came of attempts: the attempt's row and the delivery's new state in one commit.
 
 use crate::{
-    Shared,
-    attempt_rows, endpoint_rows,
+    Shared, attempt_rows, endpoint_rows,
     failure::Failure,
     progress::{self, code},
     values::{id_at, instant_at, key},
@@ -30,7 +29,10 @@ struct Before {
 }
 
 /// Stores results, each for itself; they share commits with whatever else waits.
-pub(crate) async fn all(shared: &Arc<Shared>, records: Vec<AttemptRecord>) -> Vec<Result<Recorded, StoreError>> {
+pub(crate) async fn all(
+    shared: &Arc<Shared>,
+    records: Vec<AttemptRecord>,
+) -> Vec<Result<Recorded, StoreError>> {
     let mut begun = Vec::with_capacity(records.len());
     for record in records {
         begun.push(writer::submit(shared, Isolation::Shared, move |work| store(work, &record)).await);
@@ -67,7 +69,8 @@ fn store(work: &mut Scope<'_>, record: &AttemptRecord) -> Result<Recorded, Failu
     };
     work.after_commit(move |shared| {
         let mut agenda = shared.agenda();
-        let slot = if pending { agenda.recorded(&lease, next, now) } else { agenda.recorded_late(&lease, now) };
+        let slot =
+            if pending { agenda.recorded(&lease, next, now) } else { agenda.recorded_late(&lease, now) };
         drop(agenda);
         if let Some(slot) = slot {
             shared.in_flight.end(slot);
@@ -82,7 +85,8 @@ fn before(work: &Scope<'_>, delivery: DeliveryId) -> Result<Option<Before>, Fail
         "SELECT state, reason, next_attempt_at, attempts, deadline_at, cause FROM delivery
          WHERE message = ?1 AND endpoint = ?2 AND generation = ?3",
     )?;
-    let mut rows = statement.query(params![key(&delivery.message), key(&delivery.endpoint), delivery.generation])?;
+    let mut rows =
+        statement.query(params![key(&delivery.message), key(&delivery.endpoint), delivery.generation])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let reason = row.get_ref(1)?.as_str_or_null().ok().flatten();
     Ok(Some(Before {
@@ -119,7 +123,13 @@ fn update(work: &Scope<'_>, delivery: DeliveryId, state: State, attempts: u32) -
                 "UPDATE delivery SET next_attempt_at = ?4, attempts = ?5
                  WHERE message = ?1 AND endpoint = ?2 AND generation = ?3",
             )?
-            .execute(params![message, endpoint, delivery.generation, next_attempt_at.as_micros(), attempts])?;
+            .execute(params![
+                message,
+                endpoint,
+                delivery.generation,
+                next_attempt_at.as_micros(),
+                attempts
+            ])?;
     } else {
         let (code, reason) = progress::columns(state);
         work.connection
@@ -142,7 +152,9 @@ fn settle_others(work: &mut Scope<'_>, delivery: DeliveryId) -> Result<(), Failu
         )?
         .query_map(
             params![key(&delivery.message), key(&delivery.endpoint), code::DELIVERED, code::PENDING],
-            |row| Ok(DeliveryId { message: id_at(row, 0)?, endpoint: id_at(row, 1)?, generation: row.get(2)? }),
+            |row| {
+                Ok(DeliveryId { message: id_at(row, 0)?, endpoint: id_at(row, 1)?, generation: row.get(2)? })
+            },
         )?
         .collect::<Result<_, _>>()?;
     let now = work.now;

@@ -31,7 +31,8 @@ const ROWS_PER_FIND: usize = 20;
 /// Held endpoints that are looked through in one call.
 const HELD_AT_ONCE: usize = 16;
 /// A delivery of this message is pending.
-const WAITS: &str = "EXISTS (SELECT 1 FROM delivery WHERE delivery.message = candidate.message AND state = 0)";
+const WAITS: &str =
+    "EXISTS (SELECT 1 FROM delivery WHERE delivery.message = candidate.message AND state = 0)";
 
 /// Where the next look begins; empty at the oldest.
 #[derive(Debug, Default)]
@@ -62,7 +63,10 @@ impl Retention for SqliteStore {
             payloads: self.expire_payloads(batch).await?,
             attempts: self.expire_attempts(cutoffs, batch).await?,
             messages: self.expire_messages(cutoffs, batch).await?,
-            others: self.shared.write(Isolation::Own, move |work| expire_others(work, cutoffs, batch)).await?,
+            others: self
+                .shared
+                .write(Isolation::Own, move |work| expire_others(work, cutoffs, batch))
+                .await?,
             more: false,
         };
         let deleted = [expired.payloads, expired.attempts, expired.messages, expired.others, held];

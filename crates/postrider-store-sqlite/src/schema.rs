@@ -151,7 +151,10 @@ fn check_keyring(connection: &mut Connection, keyring: &Keyring, now: Timestamp)
 pub(crate) fn check_small(connection: &Connection, most_pages: i64) -> Result<(), OpenError> {
     let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
     if pages > most_pages {
-        tracing::info!(pages, "the database is too large to be checked at start; `PRAGMA quick_check` does it");
+        tracing::info!(
+            pages,
+            "the database is too large to be checked at start; `PRAGMA quick_check` does it"
+        );
         return Ok(());
     }
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;

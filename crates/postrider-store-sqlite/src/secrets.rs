@@ -8,11 +8,7 @@ use crate::{
     failure::Failure,
     values::{id_at, instant_or_null, key},
 };
-use postrider_model::{
-    environment::EnvironmentId,
-    id::EndpointId,
-    time::Timestamp,
-};
+use postrider_model::{environment::EnvironmentId, id::EndpointId, time::Timestamp};
 use postrider_store::{StoreError, endpoints::AppScope};
 use postrider_vault::{
     keyring::Keyring,
@@ -59,8 +55,8 @@ impl EnvironmentKeys {
         keyring: &Keyring,
         environment: &EnvironmentId,
     ) -> Result<Option<Self>, Failure> {
-        let mut statement =
-            connection.prepare_cached("SELECT id, kek, wrapped, active FROM data_key WHERE environment = ?1")?;
+        let mut statement = connection
+            .prepare_cached("SELECT id, kek, wrapped, active FROM data_key WHERE environment = ?1")?;
         let mut rows = statement.query([environment.as_str()])?;
         let mut keys = HashMap::new();
         let mut active = None;
@@ -89,7 +85,8 @@ impl EnvironmentKeys {
         let owner = sealed.owner.to_string();
         let binding = binding(scope, &application, &owner, &sealed.kind, &sealed.id, sealed.version);
         let opened = data_key.open(&binding, &sealed.blob).map_err(|error| unopened(&what(), &error))?;
-        let text = std::str::from_utf8(secrecy::ExposeSecret::expose_secret(&opened)).map_err(|_| damaged())?;
+        let text =
+            std::str::from_utf8(secrecy::ExposeSecret::expose_secret(&opened)).map_err(|_| damaged())?;
         Ok(SecretString::from(text))
     }
 }
@@ -199,7 +196,9 @@ pub(crate) fn put(
 
 /// Deletes an endpoint's credentials of one kind.
 pub(crate) fn delete_kind(connection: &Connection, owner: EndpointId, kind: &str) -> Result<(), Failure> {
-    connection.prepare_cached("DELETE FROM secret WHERE owner = ?1 AND kind = ?2")?.execute(params![key(&owner), kind])?;
+    connection
+        .prepare_cached("DELETE FROM secret WHERE owner = ?1 AND kind = ?2")?
+        .execute(params![key(&owner), kind])?;
     Ok(())
 }
 

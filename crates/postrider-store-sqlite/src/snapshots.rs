@@ -33,7 +33,10 @@ pub(crate) struct Attached {
 }
 
 /// The snapshot of an application, from memory in the usual case; `None` when there is no such application.
-pub(crate) async fn current(shared: &Arc<Shared>, scope: &AppScope) -> Result<Option<Arc<Snapshot>>, Failure> {
+pub(crate) async fn current(
+    shared: &Arc<Shared>,
+    scope: &AppScope,
+) -> Result<Option<Arc<Snapshot>>, Failure> {
     if let Some(snapshot) = shared.memory.snapshot(scope.application) {
         return Ok(Some(snapshot));
     }
@@ -75,8 +78,11 @@ pub(crate) fn load(
     let mut endpoints = Vec::new();
     while let Some(row) = rows.next()? {
         let endpoint = endpoint_rows::read(row)?;
-        let attached =
-            Attached { headers: row.get(17)?, oauth: row.get(18)?, oauth_version: values::count(row.get(19)?) };
+        let attached = Attached {
+            headers: row.get(17)?,
+            oauth: row.get(18)?,
+            oauth_version: values::count(row.get(19)?),
+        };
         let credentials = match keys {
             Ok(Some(keys)) => credentials(connection, scope, &endpoint, &attached, keys, now)
                 .map_err(|failure| postrider_store::StoreError::from(failure).to_string()),
@@ -91,7 +97,9 @@ pub(crate) fn load(
 
 fn application_exists(connection: &Connection, scope: &AppScope) -> Result<bool, Failure> {
     let found: Option<i64> = connection
-        .prepare_cached("SELECT 1 FROM application WHERE id = ?1 AND environment = ?2 AND deleted_at IS NULL")?
+        .prepare_cached(
+            "SELECT 1 FROM application WHERE id = ?1 AND environment = ?2 AND deleted_at IS NULL",
+        )?
         .query_row(params![key(&scope.application), scope.environment.as_str()], |row| row.get(0))
         .optional()?;
     Ok(found.is_some())
@@ -109,7 +117,8 @@ fn credentials(
     let mut signing = Vec::new();
     for secret in sealed.iter().filter(|secret| is_signing(&secret.kind)) {
         if secret.valid_until.is_none_or(|until| until > now) {
-            signing.push(SigningKey { secret: open_signing(keys, scope, secret)?, until: secret.valid_until });
+            signing
+                .push(SigningKey { secret: open_signing(keys, scope, secret)?, until: secret.valid_until });
         }
     }
     // The current one first: receivers find it at once.

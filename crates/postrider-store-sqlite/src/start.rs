@@ -72,7 +72,8 @@ fn book(connection: &Connection, ids: &Ids, begun: &Begun, now: Timestamp) -> Re
             started_at: begun.started_at,
             duration: Duration::ZERO,
             outcome: Outcome::Interrupted,
-            detail: "the server stopped during this attempt; whether the endpoint got it is unknown".to_owned(),
+            detail: "the server stopped during this attempt; whether the endpoint got it is unknown"
+                .to_owned(),
             status: None,
             response: Response::default(),
             phases: Phases::default(),

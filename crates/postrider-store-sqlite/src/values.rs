@@ -140,7 +140,8 @@ mod tests {
     fn a_span_excludes_its_cursor_and_includes_its_windows_start() {
         let at = Timestamp::from_micros(1_767_225_600_000_000);
         let cursor = MessageId::new(Ksuid::from_bytes([9; 20]));
-        let contains = |span: &Span, id: &MessageId| span.low.as_slice() <= key(id) && key(id) < span.high.as_slice();
+        let contains =
+            |span: &Span, id: &MessageId| span.low.as_slice() <= key(id) && key(id) < span.high.as_slice();
         for (order, backward) in [(Order::Ascending, false), (Order::Descending, true)] {
             let span = Span::of_ids(&page(order, Some(cursor), backward), Window::default());
             assert!(span.ascending && !contains(&span, &cursor));
@@ -150,9 +151,15 @@ mod tests {
         assert!(!span.ascending && !contains(&span, &cursor));
         assert!(contains(&span, &MessageId::new(Ksuid::from_bytes([8; 20]))));
         let window = Window { from: Some(at), until: None };
-        assert!(contains(&Span::of_ids(&page(Order::Descending, None, false), window), &MessageId::floor(at)));
+        assert!(contains(
+            &Span::of_ids(&page(Order::Descending, None, false), window),
+            &MessageId::floor(at)
+        ));
         let window = Window { from: None, until: Some(at) };
-        assert!(!contains(&Span::of_ids(&page(Order::Descending, None, false), window), &MessageId::floor(at)));
+        assert!(!contains(
+            &Span::of_ids(&page(Order::Descending, None, false), window),
+            &MessageId::floor(at)
+        ));
     }
 
     #[test]

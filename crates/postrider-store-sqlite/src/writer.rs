@@ -134,7 +134,9 @@ impl<T: Send, F: FnOnce(&mut Scope<'_>) -> Result<T, Failure> + Send> Operation 
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let result = match committed {
-            Ok(()) => self.result.unwrap_or_else(|| Err(unavailable("the operation did not run".to_owned()).into())),
+            Ok(()) => {
+                self.result.unwrap_or_else(|| Err(unavailable("the operation did not run".to_owned()).into()))
+            }
             // A refusal was decided on what was durable before, or on changes that are lost now: ask again.
             Err(error) => Err(error.into()),
         };
@@ -247,7 +249,10 @@ impl Writer {
     }
 
     /// One transaction over what waits; takes in what arrives meanwhile, up to the bound.
-    fn transact(&mut self, operations: &mut Vec<Queued>) -> Result<Vec<Effect>, (StoreError, Option<ErrorCode>)> {
+    fn transact(
+        &mut self,
+        operations: &mut Vec<Queued>,
+    ) -> Result<Vec<Effect>, (StoreError, Option<ErrorCode>)> {
         let sql = |error: rusqlite::Error| (of_sql(&error), error.sqlite_error_code());
         let most = self.shared.config.batch.max(1);
         let before = self.connection.total_changes();
@@ -289,7 +294,8 @@ impl Writer {
 fn run_one(operation: &mut Queued, scope: &mut Scope<'_>) -> Result<bool, (StoreError, Option<ErrorCode>)> {
     let connection = scope.connection;
     let sql = |error: rusqlite::Error| (of_sql(&error), error.sqlite_error_code());
-    let statement = |text: &str| connection.prepare_cached(text).and_then(|mut ready| ready.execute([])).map_err(sql);
+    let statement =
+        |text: &str| connection.prepare_cached(text).and_then(|mut ready| ready.execute([])).map_err(sql);
     let own = operation.isolation() == Isolation::Own;
     let before = connection.total_changes();
     if own {

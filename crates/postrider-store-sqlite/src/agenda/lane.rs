@@ -56,7 +56,10 @@ impl Lane {
 
     /// Nothing in memory, but something due in the database.
     pub(super) fn must_be_read(&self, now: Timestamp) -> bool {
-        self.queue.is_empty() && self.reading.is_none() && self.disk_due.is_some_and(|due| due <= now)
+        !self.held
+            && self.queue.is_empty()
+            && self.reading.is_none()
+            && self.disk_due.is_some_and(|due| due <= now)
     }
 
     /// Starts a reading; leaves the ring for its time.

@@ -1,0 +1,228 @@
+//! What the agenda promises, step by step.
+
+use super::*;
+use postrider_model::{
+    environment::EnvironmentId,
+    id::{ApplicationId, Ksuid, MessageId},
+};
+
+const PLENTY: usize = 1000;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+fn endpoint(number: u8) -> EndpointId {
+    EndpointId::new(Ksuid::from_bytes([number; 20]))
+}
+
+fn delivery(endpoint_number: u8, message: u32) -> DeliveryId {
+    let mut bytes = [0; 20];
+    bytes[..4].copy_from_slice(&message.to_be_bytes());
+    DeliveryId {
+        message: MessageId::new(Ksuid::from_bytes(bytes)),
+        endpoint: endpoint(endpoint_number),
+        generation: 0,
+    }
+}
+
+fn handed(endpoint_number: u8, message: u32, due: i64) -> Handed {
+    Handed {
+        delivery: delivery(endpoint_number, message),
+        scope: AppScope {
+            environment: EnvironmentId::parse("org_a").unwrap(),
+            application: ApplicationId::new(Ksuid::from_bytes([0; 20])),
+        },
+        attempts: 0,
+        trigger: Trigger::Scheduled,
+        payload: Some(Bytes::from_static(b"{}")),
+        content_type: None,
+        accepted_at: at(0),
+        due_at: at(due),
+        deadline_at: at(1_000_000),
+        deaths: 0,
+    }
+}
+
+fn room(total: usize, per_endpoint: usize) -> Room {
+    Room { total, per_endpoint, full: vec![] }
+}
+
+fn take(agenda: &mut Agenda, total: usize, per_endpoint: usize, now: i64) -> Vec<(Lease, Handed)> {
+    agenda.take(&room(total, per_endpoint), at(now)).deliveries
+}
+
+fn endpoints(taken: &[(Lease, Handed)]) -> Vec<EndpointId> {
+    taken.iter().map(|(lease, _)| lease.delivery.endpoint).collect()
+}
+
+#[test]
+fn what_was_handed_over_is_leased_once_and_counted_until_it_is_settled() {
+    let mut agenda = Agenda::new(1000);
+    agenda.hand_over(handed(1, 1, 0), false, at(0));
+    assert_eq!(
+        (agenda.pending(), agenda.oldest_due(at(5)), agenda.next_due()),
+        (1, Some(at(0)), Some(at(0)))
+    );
+    let taken = take(&mut agenda, PLENTY, PLENTY, 0);
+    assert_eq!(taken.len(), 1);
+    assert!(agenda.holds(&taken[0].0));
+    assert_eq!((agenda.pending(), agenda.oldest_due(at(5)), agenda.next_due()), (1, None, None));
+    assert!(take(&mut agenda, PLENTY, PLENTY, 0).is_empty());
+    agenda.recorded(&taken[0].0, None, at(1));
+    assert!(!agenda.holds(&taken[0].0));
+    assert_eq!((agenda.pending(), agenda.lanes.len(), agenda.queued_bytes), (0, 0, 0));
+}
+
+#[test]
+fn a_claim_visits_lanes_in_turn() {
+    let mut agenda = Agenda::new(100_000);
+    for message in 0..100 {
+        agenda.hand_over(handed(1, message, 0), false, at(0));
+    }
+    agenda.hand_over(handed(2, 1, 0), false, at(0));
+    agenda.hand_over(handed(3, 1, 0), false, at(0));
+    let taken = endpoints(&take(&mut agenda, 10, PLENTY, 0));
+    assert_eq!(taken.len(), 10);
+    assert!(taken.contains(&endpoint(2)) && taken.contains(&endpoint(3)));
+    // With a room of one, each claim serves another lane.
+    agenda.hand_over(handed(2, 2, 0), false, at(0));
+    let one = endpoints(&take(&mut agenda, 1, PLENTY, 0));
+    let two = endpoints(&take(&mut agenda, 1, PLENTY, 0));
+    assert_ne!(one, two);
+}
+
+#[test]
+fn a_lane_with_all_its_leases_out_takes_no_turn_until_one_comes_back() {
+    let mut agenda = Agenda::new(1000);
+    for message in 0..3 {
+        agenda.hand_over(handed(1, message, 0), false, at(0));
+    }
+    let taken = agenda.take(&room(PLENTY, 2), at(0));
+    assert_eq!((taken.deliveries.len(), taken.next_due), (2, None), "a busy lane is not due");
+    assert_eq!(agenda.oldest_due(at(9)), None);
+    assert_eq!(agenda.next_due(), Some(at(0)));
+    agenda.released(&taken.deliveries[0].0, at(0));
+    assert_eq!(agenda.oldest_due(at(9)), Some(at(0)));
+    assert_eq!(take(&mut agenda, PLENTY, 2, 0).len(), 1);
+    assert_eq!(take(&mut agenda, PLENTY, 3, 0).len(), 0, "the released one lies on the disk");
+    assert_eq!(agenda.to_read(&room(PLENTY, 3), at(0)).len(), 1);
+}
+
+#[test]
+fn a_full_lane_is_passed_over_and_keeps_its_turn() {
+    let mut agenda = Agenda::new(1000);
+    agenda.hand_over(handed(1, 1, 0), false, at(0));
+    agenda.hand_over(handed(2, 1, 0), false, at(0));
+    let full = Room { total: PLENTY, per_endpoint: PLENTY, full: vec![endpoint(1)] };
+    let taken = agenda.take(&full, at(0));
+    assert_eq!(endpoints(&taken.deliveries), [endpoint(2)]);
+    assert_eq!(taken.next_due, None, "nothing that the caller has room for");
+    assert_eq!(endpoints(&take(&mut agenda, PLENTY, PLENTY, 0)), [endpoint(1)]);
+}
+
+#[test]
+fn older_work_in_the_database_comes_before_what_is_handed_over() {
+    let mut agenda = Agenda::new(1000);
+    agenda.add(endpoint(1), false, at(0), 5, at(0));
+    agenda.hand_over(handed(1, 9, 1), false, at(1));
+    assert_eq!(agenda.queued_bytes, 0, "it waits behind the others");
+    assert!(take(&mut agenda, PLENTY, PLENTY, 1).is_empty());
+    let wanted = agenda.to_read(&room(PLENTY, PLENTY), at(1));
+    assert_eq!(wanted.len(), 1);
+    assert!(agenda.to_read(&room(PLENTY, PLENTY), at(1)).is_empty(), "one reading at a time");
+    let found = Found { endpoint: endpoint(1), deliveries: vec![handed(1, 1, 0)], next: Some(at(7)) };
+    agenda.found(found, at(1));
+    assert_eq!(take(&mut agenda, PLENTY, PLENTY, 1).len(), 1);
+    assert_eq!(agenda.next_due(), Some(at(7)));
+    assert_eq!(agenda.take(&room(PLENTY, PLENTY), at(1)).next_due, Some(at(7)));
+}
+
+#[test]
+fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
+    let mut agenda = Agenda::new(1000);
+    agenda.hand_over(handed(1, 1, 0), false, at(0));
+    let running = take(&mut agenda, PLENTY, PLENTY, 0);
+    agenda.add(endpoint(1), false, at(0), 2, at(0));
+    let wanted = agenda.to_read(&room(PLENTY, PLENTY), at(0));
+    assert_eq!(wanted[0].leased, [delivery(1, 1)]);
+    // The reader sees all three as pending; meanwhile one is recorded, one cancelled, and one more is accepted.
+    agenda.recorded(&running[0].0, None, at(0));
+    agenda.settled(delivery(1, 2), at(0));
+    agenda.hand_over(handed(1, 4, 0), false, at(0));
+    let deliveries = vec![handed(1, 1, 0), handed(1, 2, 0), handed(1, 3, 0)];
+    agenda.found(Found { endpoint: endpoint(1), deliveries, next: None }, at(0));
+    let taken = take(&mut agenda, PLENTY, PLENTY, 0);
+    assert_eq!(taken.iter().map(|(lease, _)| lease.delivery).collect::<Vec<_>>(), [delivery(1, 3)]);
+    assert_eq!(agenda.next_due(), Some(at(0)), "the accepted one is not forgotten");
+}
+
+#[test]
+fn a_failed_reading_leaves_the_lane_due() {
+    let mut agenda = Agenda::new(1000);
+    agenda.add(endpoint(1), false, at(3), 1, at(0));
+    assert!(agenda.to_read(&room(PLENTY, PLENTY), at(2)).is_empty());
+    assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(3)).len(), 1);
+    agenda.not_found(endpoint(1), at(3));
+    assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(3)).len(), 1);
+}
+
+#[test]
+fn a_held_lane_waits_and_comes_back() {
+    let mut agenda = Agenda::new(1000);
+    agenda.hand_over(handed(1, 1, 0), false, at(0));
+    agenda.hold(endpoint(1), true, at(0));
+    assert_eq!((agenda.next_due(), agenda.oldest_due(at(9)), agenda.queued_bytes), (None, None, 0));
+    assert_eq!((agenda.pending(), agenda.held()), (1, vec![endpoint(1)]));
+    agenda.hand_over(handed(1, 2, 0), true, at(0));
+    assert!(agenda.to_read(&room(PLENTY, PLENTY), at(9)).is_empty());
+    agenda.hold(endpoint(1), false, at(9));
+    assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(9)).len(), 1);
+}
+
+#[test]
+fn a_retry_comes_back_when_it_is_due() {
+    let mut agenda = Agenda::new(1000);
+    agenda.hand_over(handed(1, 1, 0), false, at(0));
+    let taken = take(&mut agenda, PLENTY, PLENTY, 0);
+    agenda.recorded(&taken[0].0, Some(at(60)), at(0));
+    assert_eq!((agenda.pending(), agenda.next_due()), (1, Some(at(60))));
+    assert!(agenda.to_read(&room(PLENTY, PLENTY), at(59)).is_empty());
+    assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(60)).len(), 1);
+}
+
+#[test]
+fn what_is_past_its_deadline_or_without_payload_is_set_apart() {
+    let mut agenda = Agenda::new(1000);
+    agenda.hand_over(Handed { deadline_at: at(1), ..handed(1, 1, 0) }, false, at(0));
+    agenda.hand_over(Handed { payload: None, ..handed(1, 2, 0) }, false, at(0));
+    agenda.hand_over(handed(1, 3, 0), false, at(0));
+    let taken = agenda.take(&room(1, PLENTY), at(2));
+    assert_eq!((taken.deliveries.len(), taken.dead.len()), (1, 2));
+}
+
+#[test]
+fn a_deleted_endpoint_leaves_nothing_behind() {
+    let mut agenda = Agenda::new(1000);
+    agenda.hand_over(handed(1, 1, 0), false, at(0));
+    agenda.hand_over(handed(1, 2, 50), false, at(0));
+    let taken = take(&mut agenda, 1, PLENTY, 0);
+    agenda.drop_lane(endpoint(1));
+    agenda.cancelled(2);
+    assert_eq!((agenda.pending(), agenda.next_due(), agenda.queued_bytes), (0, None, 0));
+    assert_eq!(agenda.recorded_late(&taken[0].0, at(1)), None);
+    assert!(!agenda.holds(&taken[0].0));
+    assert_eq!((agenda.lanes.len(), agenda.future.len(), agenda.leases.len()), (0, 0, 0));
+}
+
+#[test]
+fn memory_for_payloads_is_bounded() {
+    let mut agenda = Agenda::new(5);
+    for message in 0..4 {
+        agenda.hand_over(handed(1, message, 0), false, at(0));
+    }
+    assert_eq!(agenda.queued_bytes, 4, "two payloads of two bytes");
+    assert_eq!(take(&mut agenda, PLENTY, PLENTY, 0).len(), 2);
+    assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(0)).len(), 1, "the others lie in the database");
+    assert_eq!(agenda.pending(), 4);
+}
