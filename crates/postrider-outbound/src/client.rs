@@ -330,3 +330,11 @@ fn judge(status: u16, url: &EndpointUrl) -> (Outcome, String) {
 #[cfg(test)]
 #[path = "client_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "destination_tests.rs"]
+mod destination_tests;
+
+#[cfg(test)]
+#[path = "reuse_tests.rs"]
+mod reuse_tests;

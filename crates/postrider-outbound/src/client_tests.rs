@@ -1,12 +1,7 @@
 //! The client against hostile and ordinary receivers on loopback. The identifiers are those of the security reference.
 
 use super::*;
-use crate::{
-    resolver::ResolveFailure,
-    testing::{
-        OK, Receiver, StubDns, application, dev, header, outbound, read_request, request_to, reset, within,
-    },
-};
+use crate::testing::{OK, Receiver, dev, header, outbound, read_request, request_to, reset, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::sleep,
@@ -37,106 +32,6 @@ async fn a_request_arrives_byte_for_byte_and_its_answer_comes_back() {
         receiver.address
     );
     assert_eq!(receiver.requests(), [expected]);
-}
-
-/// HTTP-12: one connection serves requests one after the other; the phases of a reused one are not made up.
-#[tokio::test]
-async fn a_connection_is_used_again() {
-    let receiver = Receiver::answering(OK).await;
-    let outbound = outbound(dev());
-    for number in 0..20 {
-        let exchange = outbound.send(&request_to(&receiver.url()), within(5000)).await;
-        assert_eq!(exchange.outcome, Outcome::Succeeded);
-        assert_eq!(exchange.phases.connect.is_some(), number == 0);
-    }
-    assert_eq!(receiver.connections(), 1);
-}
-
-/// HTTP-12: more parallel requests leave no more idle connections than allowed.
-#[tokio::test]
-async fn idle_connections_are_bounded() {
-    let receiver = Receiver::answering(OK).await;
-    let config = Config { idle_connections_per_origin: 4, idle_connections_total: 6, ..dev() };
-    let outbound = outbound(config);
-    for number in 1..=3 {
-        let mut sends = tokio::task::JoinSet::new();
-        for _ in 0..30 {
-            let (outbound, mut request) = (outbound.clone(), request_to(&receiver.url()));
-            request.application = application(number);
-            sends.spawn(async move { outbound.send(&request, within(5000)).await.outcome });
-        }
-        assert!(sends.join_all().await.iter().all(|outcome| *outcome == Outcome::Succeeded));
-    }
-    assert!(outbound.shared.pool.len() <= 6, "{}", outbound.shared.pool.len());
-}
-
-/// T16: connections belong to one application of one environment.
-#[tokio::test]
-async fn two_applications_never_share_a_connection() {
-    let receiver = Receiver::answering(OK).await;
-    let outbound = outbound(dev());
-    let mut other_application = request_to(&receiver.url());
-    other_application.application = application(2);
-    let mut other_environment = request_to(&receiver.url());
-    other_environment.environment = EnvironmentId::parse("org_2").unwrap();
-    for request in [request_to(&receiver.url()), other_application, other_environment] {
-        assert_eq!(outbound.send(&request, within(5000)).await.outcome, Outcome::Succeeded);
-    }
-    assert_eq!(receiver.connections(), 3);
-}
-
-#[tokio::test]
-async fn an_idle_connection_is_closed_after_its_time() {
-    let receiver = Receiver::answering(OK).await;
-    let outbound = outbound(Config { idle_connection_secs: 0, ..dev() });
-    for _ in 0..2 {
-        assert_eq!(
-            outbound.send(&request_to(&receiver.url()), within(5000)).await.outcome,
-            Outcome::Succeeded
-        );
-    }
-    assert_eq!((receiver.connections(), outbound.shared.pool.len()), (2, 0));
-}
-
-/// HTTP-10: a receiver that closes idle connections causes no failed attempt.
-#[tokio::test]
-async fn a_connection_closed_while_idle_is_replaced() {
-    let receiver = Receiver::scripted(|mut stream, _| async move {
-        read_request(&mut stream).await;
-        stream.write_all(OK).await.unwrap();
-    })
-    .await;
-    let outbound = outbound(dev());
-    for _ in 0..5 {
-        assert_eq!(
-            outbound.send(&request_to(&receiver.url()), within(5000)).await.outcome,
-            Outcome::Succeeded
-        );
-        sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(receiver.connections(), 5);
-}
-
-/// HTTP-10: the same when the close crosses the next request on its way.
-#[tokio::test]
-async fn a_close_that_crosses_the_request_is_repeated_once_on_a_new_connection() {
-    for with_reset in [false, true] {
-        let receiver = Receiver::scripted(move |mut stream, number| async move {
-            read_request(&mut stream).await;
-            stream.write_all(OK).await.unwrap();
-            read_request(&mut stream).await;
-            if number == 0 && with_reset {
-                reset(stream);
-            }
-        })
-        .await;
-        let outbound = outbound(dev());
-        for _ in 0..2 {
-            let exchange = outbound.send(&request_to(&receiver.url()), within(5000)).await;
-            assert_eq!(exchange.outcome, Outcome::Succeeded, "{}", exchange.detail);
-        }
-        assert_eq!(receiver.connections(), 2);
-    }
 }
 
 /// E01: a receiver that accepts and never reads.
@@ -221,7 +116,7 @@ async fn a_dripping_body_ends_after_two_seconds_and_does_not_change_the_outcome(
                 let receiver = Receiver::answering_once(head).await;
                 let started = Instant::now();
                 let exchange = send_to(&receiver).await;
-                assert!(started.elapsed() < Duration::from_millis(3000), "{:?}", started.elapsed());
+                assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
                 assert_eq!(
                     (exchange.outcome, exchange.status, exchange.truncated),
                     (outcome, Some(status), true)
@@ -405,47 +300,6 @@ async fn a_redirect_is_not_followed() {
     assert_eq!(target.connections(), 0);
 }
 
-/// E18: bytes that nobody asked for end the connection; the next request gets its own answer.
-#[tokio::test]
-async fn an_unsolicited_second_answer_is_not_taken_for_the_next_one() {
-    for pause in [0, 50] {
-        let receiver = Receiver::scripted(move |mut stream, number| async move {
-            read_request(&mut stream).await;
-            stream.write_all(OK).await.unwrap();
-            if number == 0 {
-                sleep(Duration::from_millis(pause)).await;
-                stream.write_all(b"HTTP/1.1 500 Forged\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-            }
-            read_request(&mut stream).await;
-        })
-        .await;
-        let outbound = outbound(dev());
-        outbound.send(&request_to(&receiver.url()), within(5000)).await;
-        sleep(Duration::from_millis(100)).await;
-        let exchange = outbound.send(&request_to(&receiver.url()), within(5000)).await;
-        assert_eq!(exchange.status, Some(200));
-        assert_eq!(receiver.connections(), 2);
-    }
-}
-
-/// E18: what can hide a second answer keeps its connection from being used again.
-#[tokio::test]
-async fn ambiguous_answers_end_their_connection() {
-    for head in [
-        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nConnection: keep-alive, Close\r\nContent-Length: 0\r\n\r\n",
-        "HTTP/1.1 204 No Content\r\n\r\nbody",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokmore",
-    ] {
-        let receiver = Receiver::answering_once(head).await;
-        let outbound = outbound(dev());
-        let exchange = outbound.send(&request_to(&receiver.url()), within(1000)).await;
-        assert_eq!(exchange.outcome, Outcome::Succeeded, "{head}");
-        assert_eq!(outbound.shared.pool.len(), 0, "{head}");
-    }
-}
-
 /// E19: a success after the deadline is a timeout.
 #[tokio::test]
 async fn a_late_success_is_a_timeout() {
@@ -519,123 +373,4 @@ async fn a_header_with_a_line_break_is_not_sent() {
     request.headers.push(header("X-A", "1\r\nX-B: 2"));
     let exchange = outbound(dev()).send(&request, within(1000)).await;
     assert_eq!((exchange.outcome, exchange.sent, receiver.connections()), (Outcome::ConfigInvalid, false, 0));
-}
-
-/// U13: every failure of DNS fails the attempt; the consumer's word for it is that of a blocked address.
-#[tokio::test]
-async fn a_name_that_does_not_resolve_fails_the_attempt() {
-    for failure in
-        [ResolveFailure::NotFound, ResolveFailure::Failed, ResolveFailure::TooMany, ResolveFailure::NoServers]
-    {
-        let outbound = Outbound::new(Config::default(), StubDns::failing(failure)).unwrap();
-        let exchange = outbound.send(&request_to("https://hooks.example.com/"), within(1000)).await;
-        assert_eq!((exchange.outcome, exchange.sent), (Outcome::Dns, false));
-        assert_eq!(exchange.outcome.consumer_name(), Outcome::Blocked.consumer_name());
-    }
-    let slow = Outbound::new(Config::default(), StubDns::failing(ResolveFailure::Timeout)).unwrap();
-    let exchange = slow.send(&request_to("https://hooks.example.com/"), within(1000)).await;
-    assert_eq!(exchange.outcome, Outcome::Timeout, "{}", exchange.detail);
-}
-
-/// U09, SSRF-2: one refused address refuses the name, in any order, and nothing is dialled.
-#[tokio::test]
-async fn a_name_with_one_refused_address_is_blocked() {
-    let receiver = Receiver::answering(OK).await;
-    let url = format!("http://hooks.example.com:{}/", receiver.address.port());
-    for answer in [["127.0.0.1", "10.0.0.1"], ["10.0.0.1", "127.0.0.1"], ["127.0.0.1", "169.254.169.254"]] {
-        let outbound = Outbound::new(dev(), StubDns::answering(&[&answer])).unwrap();
-        let exchange = outbound.send(&request_to(&url), within(1000)).await;
-        assert_eq!(exchange.outcome, Outcome::Blocked, "{answer:?}");
-        assert!(
-            !exchange.detail.contains("10.0.0.1"),
-            "the address itself is for the log: {}",
-            exchange.detail
-        );
-    }
-    assert_eq!(receiver.connections(), 0);
-}
-
-/// U16: a public name for a private address, outside development.
-#[tokio::test]
-async fn a_public_name_for_loopback_is_blocked() {
-    for address in ["127.0.0.1", "10.0.0.5", "::1", "::ffff:127.0.0.1", "168.63.129.16"] {
-        let outbound = Outbound::new(Config::default(), StubDns::answering(&[&[address]])).unwrap();
-        let exchange = outbound.send(&request_to("https://hooks.example.com/"), within(1000)).await;
-        assert_eq!((exchange.outcome, exchange.sent), (Outcome::Blocked, false), "{address}");
-    }
-}
-
-/// U10, SSRF-1: each connection resolves once and is vetted anew.
-#[tokio::test]
-async fn rebinding_to_a_metadata_address_is_blocked_on_the_next_attempt() {
-    let receiver =
-        Receiver::answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
-    let dns = StubDns::answering(&[&["127.0.0.1"], &["169.254.169.254"]]);
-    let outbound = Outbound::new(dev(), dns.clone()).unwrap();
-    let request = request_to(&format!("http://hooks.example.com:{}/", receiver.address.port()));
-    assert_eq!(outbound.send(&request, within(1000)).await.outcome, Outcome::Succeeded);
-    assert_eq!(outbound.send(&request, within(1000)).await.outcome, Outcome::Blocked);
-    assert_eq!((dns.lookups(), receiver.connections()), (2, 1));
-}
-
-/// E21, HTTP-14: a name that moves is followed.
-#[tokio::test]
-async fn the_next_attempt_uses_the_new_address_of_a_name() {
-    let old = Receiver::answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
-    let port = old.address.port();
-    let new = Receiver::scripted_at(&format!("127.0.0.2:{port}"), |mut stream, _| async move {
-        read_request(&mut stream).await;
-        stream.write_all(OK).await.unwrap();
-    })
-    .await;
-    let outbound = Outbound::new(dev(), StubDns::answering(&[&["127.0.0.1"], &["127.0.0.2"]])).unwrap();
-    for _ in 0..2 {
-        let request = request_to(&format!("http://hooks.example.com:{port}/"));
-        assert_eq!(outbound.send(&request, within(1000)).await.outcome, Outcome::Succeeded);
-    }
-    assert_eq!((old.connections(), new.connections()), (1, 1));
-}
-
-/// HTTP-15: an address where nobody listens does not hide another one.
-#[tokio::test]
-async fn the_next_address_is_tried_when_the_first_refuses() {
-    let receiver = Receiver::answering(OK).await;
-    let dns = StubDns::answering(&[&["::1", "127.0.0.9", "127.0.0.1"]]);
-    let outbound = Outbound::new(dev(), dns).unwrap();
-    let request = request_to(&format!("http://hooks.example.com:{}/", receiver.address.port()));
-    assert_eq!(outbound.send(&request, within(2000)).await.outcome, Outcome::Succeeded);
-}
-
-/// U26, SSRF-10: our own listener is not a receiver.
-#[tokio::test]
-async fn our_own_listener_is_blocked() {
-    let receiver = Receiver::answering(OK).await;
-    let any = format!("0.0.0.0:{}", receiver.address.port()).parse().unwrap();
-    for listener in [receiver.address, any] {
-        let outbound = outbound(Config { own_listeners: vec![listener], ..dev() });
-        let exchange = outbound.send(&request_to(&receiver.url()), within(1000)).await;
-        assert_eq!(exchange.outcome, Outcome::Blocked);
-        assert!(exchange.detail.contains("this server itself"), "{}", exchange.detail);
-    }
-    assert_eq!(receiver.connections(), 0);
-}
-
-/// U30: a URL that was stored under laxer rules is judged by the rules of now.
-#[tokio::test]
-async fn a_stored_url_is_judged_again_when_it_is_sent() {
-    let receiver = Receiver::answering(OK).await;
-    for url in [receiver.url(), "https://backend/".to_owned(), "https://hooks.example.com:6379/".to_owned()] {
-        let outbound = Outbound::new(Config::default(), StubDns::answering(&[&["1.1.1.1"]])).unwrap();
-        let exchange = outbound.send(&request_to(&url), within(1000)).await;
-        assert_eq!((exchange.outcome, exchange.sent), (Outcome::Blocked, false), "{url}");
-    }
-    assert_eq!(receiver.connections(), 0);
-}
-
-/// SSRF-8: the sentence for a private address names the setting that opens it.
-#[tokio::test]
-async fn a_blocked_private_address_names_the_way_out() {
-    let outbound = Outbound::new(Config::default(), StubDns::answering(&[&["10.0.0.5"]])).unwrap();
-    let exchange = outbound.send(&request_to("https://hooks.example.com/"), within(1000)).await;
-    assert!(exchange.detail.contains("a private address") && exchange.detail.contains("outbound.allow"));
 }
