@@ -115,8 +115,10 @@ pub fn find(section: &str, name: &str) -> Option<&'static Key> {
 /// What of `candidates` reads most like `name`; `None` when nothing comes close.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase();
+    // Something added or left out at the end is a small slip, however long it is.
+    let slip = |candidate: &str| name.starts_with(candidate) || candidate.starts_with(&name);
     candidates
-        .map(|candidate| (distance(&name, candidate), candidate))
+        .map(|candidate| (if slip(candidate) { 1 } else { distance(&name, candidate) }, candidate))
         .min()
         .filter(|(distance, candidate)| *distance <= candidate.len().max(name.len()) / 2)
         .map(|(_, candidate)| candidate)

@@ -38,8 +38,9 @@ async fn deliveries_carry_an_access_token_that_is_fetched_once() {
 #[tokio::test]
 async fn without_a_token_nothing_is_sent_and_the_attempt_says_why() {
     let server = TestServer::start().await;
-    let (receiver, tokens) =
-        (Receiver::start([200]).await, Receiver::start([Reply::Status(503), token("t-two")]).await);
+    // The pause after a failure goes by real time: without one asked for, the next attempt would not ask again yet.
+    let away = Reply::with_header(503, "Retry-After", "0");
+    let (receiver, tokens) = (Receiver::start([200]).await, Receiver::start([away, token("t-two")]).await);
     with_oauth(&server, &receiver, &tokens).await;
     let message = server.send("document.processed", json!({})).await;
     let attempts = server.wait_for_attempts(&message, 1).await;

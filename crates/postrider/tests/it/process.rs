@@ -49,6 +49,8 @@ impl Process {
     /// Starts `serve --dev` on a random port with its data in `folder/data`, and waits until it listens.
     pub(crate) fn dev(folder: &Path) -> Self {
         let data = folder.join("data");
+        // A process that was killed leaves its file behind.
+        let _ = fs::remove_file(data.join("dev.json"));
         let log = fs::File::create(folder.join("log")).unwrap();
         let child = command(folder, &["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", "data"])
             .stdout(log.try_clone().unwrap())
