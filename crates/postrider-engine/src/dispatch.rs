@@ -80,7 +80,8 @@ impl Dispatch {
                 let _ = tokio::time::timeout(RELEASE_PAUSE, self.stop.draining.cancelled()).await;
                 self.release(claimed).await;
             }
-            Ended::LeaseLost => {}
+            // Lost, or void because the delivery or its endpoint changed: the store forgets it.
+            Ended::LeaseLost => self.release(claimed).await,
         }
     }
 

@@ -85,6 +85,8 @@ struct Leased {
     due_at: Timestamp,
     /// Where the begun attempt stands in the in-flight file.
     slot: Option<u32>,
+    /// The delivery was settled or cancelled: nothing may be sent, but what was sent can be recorded.
+    void: bool,
 }
 
 /// The memory of what waits.
@@ -102,14 +104,15 @@ pub(crate) struct Agenda {
 }
 
 impl Agenda {
-    /// Empty; `queue_budget` bounds the payload bytes of queued deliveries.
-    pub(crate) fn new(queue_budget: usize) -> Self {
+    /// Empty; `queue_budget` bounds the payload bytes of queued deliveries. Leases are numbered from `first_epoch` on:
+    /// those of an earlier process must not be taken for ours.
+    pub(crate) fn new(queue_budget: usize, first_epoch: u64) -> Self {
         Self {
             lanes: HashMap::new(),
             ring: VecDeque::new(),
             future: BTreeSet::new(),
             leases: HashMap::new(),
-            epoch: 0,
+            epoch: first_epoch,
             queued_bytes: 0,
             queue_budget,
             per_endpoint: usize::MAX,
@@ -244,7 +247,7 @@ impl Agenda {
             self.epoch += 1;
             let lease = Lease { delivery: handed.delivery, epoch: self.epoch };
             lane.leased.insert(handed.delivery);
-            let leased = Leased { epoch: self.epoch, due_at: handed.due_at, slot: None };
+            let leased = Leased { epoch: self.epoch, due_at: handed.due_at, slot: None, void: false };
             self.leases.insert(handed.delivery, leased);
             if handed.payload.is_none() || handed.deadline_at < now {
                 taken.dead.push((lease, handed));
@@ -258,6 +261,12 @@ impl Agenda {
     /// Is this lease still out?
     pub(crate) fn holds(&self, lease: &Lease) -> bool {
         self.leases.get(&lease.delivery).is_some_and(|leased| leased.epoch == lease.epoch)
+    }
+
+    /// May the first byte be sent under this lease?
+    pub(crate) fn may_start(&self, lease: &Lease) -> bool {
+        self.leases.get(&lease.delivery).is_some_and(|leased| leased.epoch == lease.epoch && !leased.void)
+            && self.lanes.get(&lease.delivery.endpoint).is_some_and(|lane| !lane.held)
     }
 
     /// Notes where the begun attempt stands in the in-flight file; returns the slot of an earlier note, if any.
@@ -279,7 +288,8 @@ impl Agenda {
     /// A lease is given back without a result: due as before. Returns the slot to clear.
     pub(crate) fn released(&mut self, lease: &Lease, now: Timestamp) -> Option<u32> {
         let leased = self.end_lease(lease)?;
-        self.comes_back(lease.delivery, Some(leased.due_at), now);
+        let due = (!leased.void).then_some(leased.due_at);
+        self.comes_back(lease.delivery, due, now);
         leased.slot
     }
 
@@ -311,6 +321,7 @@ impl Agenda {
     /// A pending delivery was settled without a record: by a cancellation, or by the success of a manual one.
     pub(crate) fn settled(&mut self, delivery: DeliveryId, now: Timestamp) {
         self.pending = self.pending.saturating_sub(1);
+        self.make_void(delivery);
         if let Some(lane) = self.lanes.get_mut(&delivery.endpoint) {
             lane.ended(delivery);
             let queued_bytes = &mut self.queued_bytes;
@@ -343,12 +354,21 @@ impl Agenda {
     /// [`Self::cancelled`].
     pub(crate) fn drop_lane(&mut self, endpoint: EndpointId) {
         if let Some(lane) = self.lanes.remove(&endpoint) {
+            for delivery in &lane.leased {
+                self.make_void(*delivery);
+            }
             if let Some(due) = lane.in_future {
                 self.future.remove(&(due, endpoint));
             }
             self.queued_bytes -=
                 lane.queue.iter().filter_map(|handed| handed.payload.as_ref()).map(Bytes::len).sum::<usize>();
             // The ring forgets it when its turn comes.
+        }
+    }
+
+    fn make_void(&mut self, delivery: DeliveryId) {
+        if let Some(leased) = self.leases.get_mut(&delivery) {
+            leased.void = true;
         }
     }
 

@@ -254,7 +254,7 @@ pub(crate) fn replace_oauth(
         Some(OAuthChange { client_secret: None, .. }) => {
             let stored = secrets::of_endpoint(connection, id)?;
             if !stored.iter().any(|secret| secret.kind == kind::OAUTH) {
-                return Err(Refusal::Limit("clientSecret is needed: none is stored yet".to_owned()).into());
+                return Err(Refusal::Missing.into());
             }
         }
     }

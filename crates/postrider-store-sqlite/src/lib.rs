@@ -207,7 +207,8 @@ impl SqliteStore {
             in_flight.clear().map_err(io("clear the in-flight file"))?;
         }
         start::cancel_deleted(&connection)?;
-        let mut agenda = Agenda::new(config.hand_over_bytes);
+        let first_epoch = u64::from(rand::random::<u32>()) << 32;
+        let mut agenda = Agenda::new(config.hand_over_bytes, first_epoch);
         start::fill(&mut agenda, &connection, now)?;
 
         let (sender, queue) = mpsc::channel(config.write_queue.max(1));

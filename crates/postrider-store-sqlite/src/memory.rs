@@ -11,7 +11,7 @@ use postrider_model::{
     environment::EnvironmentId,
     id::{ApiKeyId, ApplicationId},
 };
-use postrider_store::snapshot::Snapshot;
+use postrider_store::{endpoints::AppScope, snapshot::Snapshot};
 use postrider_vault::api_key::Verifier;
 use std::{
     collections::HashMap,
@@ -44,7 +44,7 @@ struct Inner {
     /// The version of every application that is not in the map.
     floor: u64,
     changes: u64,
-    snapshots: Recent<ApplicationId, Arc<Snapshot>>,
+    snapshots: Recent<AppScope, Arc<Snapshot>>,
     applications: Recent<ApplicationId, (u64, Arc<Application>)>,
     uids: Recent<(EnvironmentId, Uid), ApplicationId>,
     environments: Recent<EnvironmentId, Arc<EnvironmentKeys>>,
@@ -83,7 +83,6 @@ impl Memory {
                 inner.floor = inner.changes;
             }
             inner.versions.insert(application, inner.changes);
-            inner.snapshots.remove(&application);
             inner.applications.remove(&application);
         });
     }
@@ -94,19 +93,19 @@ impl Memory {
     }
 
     /// The snapshot of the application's endpoints, if it is here and current.
-    pub(crate) fn snapshot(&self, application: ApplicationId) -> Option<Arc<Snapshot>> {
+    pub(crate) fn snapshot(&self, scope: &AppScope) -> Option<Arc<Snapshot>> {
         self.with(|inner| {
-            let snapshot = inner.snapshots.get(&application)?;
-            (snapshot.version == inner.version(application)).then_some(snapshot)
+            let snapshot = inner.snapshots.get(scope)?;
+            (snapshot.version == inner.version(scope.application)).then_some(snapshot)
         })
     }
 
     /// Keeps a snapshot, weighed by its endpoints.
-    pub(crate) fn keep_snapshot(&self, application: ApplicationId, snapshot: &Arc<Snapshot>) {
+    pub(crate) fn keep_snapshot(&self, scope: AppScope, snapshot: &Arc<Snapshot>) {
         let weight = 1 + snapshot.endpoints.len();
         self.with(|inner| {
-            if inner.version(application) == snapshot.version {
-                inner.snapshots.insert(application, Arc::clone(snapshot), weight);
+            if inner.version(scope.application) == snapshot.version {
+                inner.snapshots.insert(scope, Arc::clone(snapshot), weight);
             }
         });
     }

@@ -37,12 +37,12 @@ pub(crate) async fn current(
     shared: &Arc<Shared>,
     scope: &AppScope,
 ) -> Result<Option<Arc<Snapshot>>, Failure> {
-    if let Some(snapshot) = shared.memory.snapshot(scope.application) {
+    if let Some(snapshot) = shared.memory.snapshot(scope) {
         return Ok(Some(snapshot));
     }
     let version = shared.memory.version(scope.application);
     let (reading, scope) = (Arc::clone(shared), scope.clone());
-    let application = scope.application;
+    let kept = scope.clone();
     let snapshot = shared
         .readers
         .read(move |connection| {
@@ -52,7 +52,7 @@ pub(crate) async fn current(
         .await?
         .map(Arc::new);
     if let Some(snapshot) = &snapshot {
-        shared.memory.keep_snapshot(application, snapshot);
+        shared.memory.keep_snapshot(kept, snapshot);
     }
     Ok(snapshot)
 }

@@ -148,6 +148,8 @@ pub trait Deliveries: Send + Sync + 'static {
     /// Takes due deliveries of enabled endpoints, no more than there is room for, fair over endpoints: an endpoint with
     /// a long backlog does not keep another's first delivery waiting. Empty while results cannot be stored.
     ///
+    /// A due delivery past its deadline is not handed out: soon after, it is `Failed(Expired)`.
+    ///
     /// What an earlier call made due is found: an accepted message, a resend, a re-enabled endpoint. A delivery is not
     /// handed out again until its lease is recorded or released.
     async fn claim(&self, room: &Room) -> Result<Claimed, StoreError>;
@@ -158,8 +160,9 @@ pub trait Deliveries: Send + Sync + 'static {
 
     /// The attempt of this lease is about to send its first byte. If the process dies before the lease is recorded or
     /// released, the delivery has one more [`deaths`](ClaimedDelivery::deaths) and an attempt with the outcome
-    /// `interrupted` at the next start. Cheap and synchronous. `false` when the lease is lost, or the delivery was
-    /// cancelled or settled meanwhile: send nothing.
+    /// `interrupted` at the next start; at [`POISON_DEATHS`](postrider_model::limits::POISON_DEATHS) it is
+    /// `Failed(Quarantined)`. Cheap and synchronous. `false` when the lease is lost, the delivery was cancelled or settled
+    /// meanwhile, or its endpoint is disabled: send nothing and release the lease.
     fn started(&self, lease: &Lease, number: u32, url: &str) -> bool;
 
     /// Stores attempts and their deliveries' new states in one commit, shared with other callers. One result per item.

@@ -58,7 +58,7 @@ fn endpoints(taken: &[(Lease, Handed)]) -> Vec<EndpointId> {
 
 #[test]
 fn what_was_handed_over_is_leased_once_and_counted_until_it_is_settled() {
-    let mut agenda = Agenda::new(1000);
+    let mut agenda = Agenda::new(1000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     assert_eq!(
         (agenda.pending(), agenda.oldest_due(at(5)), agenda.next_due()),
@@ -76,7 +76,7 @@ fn what_was_handed_over_is_leased_once_and_counted_until_it_is_settled() {
 
 #[test]
 fn a_claim_visits_lanes_in_turn() {
-    let mut agenda = Agenda::new(100_000);
+    let mut agenda = Agenda::new(100_000, 7);
     for message in 0..100 {
         agenda.hand_over(handed(1, message, 0), false, at(0));
     }
@@ -94,7 +94,7 @@ fn a_claim_visits_lanes_in_turn() {
 
 #[test]
 fn a_lane_with_all_its_leases_out_takes_no_turn_until_one_comes_back() {
-    let mut agenda = Agenda::new(1000);
+    let mut agenda = Agenda::new(1000, 7);
     for message in 0..3 {
         agenda.hand_over(handed(1, message, 0), false, at(0));
     }
@@ -111,7 +111,7 @@ fn a_lane_with_all_its_leases_out_takes_no_turn_until_one_comes_back() {
 
 #[test]
 fn a_full_lane_is_passed_over_and_keeps_its_turn() {
-    let mut agenda = Agenda::new(1000);
+    let mut agenda = Agenda::new(1000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     agenda.hand_over(handed(2, 1, 0), false, at(0));
     let full = Room { total: PLENTY, per_endpoint: PLENTY, full: vec![endpoint(1)] };
@@ -123,7 +123,7 @@ fn a_full_lane_is_passed_over_and_keeps_its_turn() {
 
 #[test]
 fn older_work_in_the_database_comes_before_what_is_handed_over() {
-    let mut agenda = Agenda::new(1000);
+    let mut agenda = Agenda::new(1000, 7);
     agenda.add(endpoint(1), false, at(0), 5, at(0));
     agenda.hand_over(handed(1, 9, 1), false, at(1));
     assert_eq!(agenda.queued_bytes, 0, "it waits behind the others");
@@ -140,7 +140,7 @@ fn older_work_in_the_database_comes_before_what_is_handed_over() {
 
 #[test]
 fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
-    let mut agenda = Agenda::new(1000);
+    let mut agenda = Agenda::new(1000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     let running = take(&mut agenda, PLENTY, PLENTY, 0);
     agenda.add(endpoint(1), false, at(0), 2, at(0));
@@ -159,7 +159,7 @@ fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
 
 #[test]
 fn a_failed_reading_leaves_the_lane_due() {
-    let mut agenda = Agenda::new(1000);
+    let mut agenda = Agenda::new(1000, 7);
     agenda.add(endpoint(1), false, at(3), 1, at(0));
     assert!(agenda.to_read(&room(PLENTY, PLENTY), at(2)).is_empty());
     assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(3)).len(), 1);
@@ -169,7 +169,7 @@ fn a_failed_reading_leaves_the_lane_due() {
 
 #[test]
 fn a_held_lane_waits_and_comes_back() {
-    let mut agenda = Agenda::new(1000);
+    let mut agenda = Agenda::new(1000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     agenda.hold(endpoint(1), true, at(0));
     assert_eq!((agenda.next_due(), agenda.oldest_due(at(9)), agenda.queued_bytes), (None, None, 0));
@@ -181,8 +181,23 @@ fn a_held_lane_waits_and_comes_back() {
 }
 
 #[test]
+fn nothing_starts_under_a_lease_whose_delivery_or_endpoint_changed() {
+    let mut agenda = Agenda::new(1000, 7);
+    agenda.hand_over(handed(1, 1, 0), false, at(0));
+    let taken = take(&mut agenda, PLENTY, PLENTY, 0);
+    agenda.hold(endpoint(1), true, at(0));
+    assert!(!agenda.may_start(&taken[0].0) && agenda.holds(&taken[0].0));
+    agenda.hold(endpoint(1), false, at(0));
+    assert!(agenda.may_start(&taken[0].0));
+    agenda.settled(delivery(1, 1), at(0));
+    assert!(!agenda.may_start(&taken[0].0) && agenda.holds(&taken[0].0));
+    agenda.released(&taken[0].0, at(0));
+    assert_eq!((agenda.pending(), agenda.next_due(), agenda.lanes.len()), (0, None, 0));
+}
+
+#[test]
 fn a_retry_comes_back_when_it_is_due() {
-    let mut agenda = Agenda::new(1000);
+    let mut agenda = Agenda::new(1000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     let taken = take(&mut agenda, PLENTY, PLENTY, 0);
     agenda.recorded(&taken[0].0, Some(at(60)), at(0));
@@ -193,7 +208,7 @@ fn a_retry_comes_back_when_it_is_due() {
 
 #[test]
 fn what_is_past_its_deadline_or_without_payload_is_set_apart() {
-    let mut agenda = Agenda::new(1000);
+    let mut agenda = Agenda::new(1000, 7);
     agenda.hand_over(Handed { deadline_at: at(1), ..handed(1, 1, 0) }, false, at(0));
     agenda.hand_over(Handed { payload: None, ..handed(1, 2, 0) }, false, at(0));
     agenda.hand_over(handed(1, 3, 0), false, at(0));
@@ -203,12 +218,14 @@ fn what_is_past_its_deadline_or_without_payload_is_set_apart() {
 
 #[test]
 fn a_deleted_endpoint_leaves_nothing_behind() {
-    let mut agenda = Agenda::new(1000);
+    let mut agenda = Agenda::new(1000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     agenda.hand_over(handed(1, 2, 50), false, at(0));
     let taken = take(&mut agenda, 1, PLENTY, 0);
+    assert!(agenda.may_start(&taken[0].0));
     agenda.drop_lane(endpoint(1));
     agenda.cancelled(2);
+    assert!(!agenda.may_start(&taken[0].0), "nothing may be sent any more");
     assert_eq!((agenda.pending(), agenda.next_due(), agenda.queued_bytes), (0, None, 0));
     assert_eq!(agenda.recorded_late(&taken[0].0, at(1)), None);
     assert!(!agenda.holds(&taken[0].0));
@@ -217,7 +234,7 @@ fn a_deleted_endpoint_leaves_nothing_behind() {
 
 #[test]
 fn memory_for_payloads_is_bounded() {
-    let mut agenda = Agenda::new(5);
+    let mut agenda = Agenda::new(5, 7);
     for message in 0..4 {
         agenda.hand_over(handed(1, message, 0), false, at(0));
     }

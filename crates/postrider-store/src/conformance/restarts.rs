@@ -12,7 +12,7 @@ use postrider_model::{
     application::Ref,
     delivery::{State, Trigger},
     outcome::Outcome,
-    retry::NextStep,
+    retry::{GiveUp, NextStep},
 };
 use secrecy::ExposeSecret as _;
 
@@ -121,7 +121,7 @@ pub async fn an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a
     let accepted = publish(&*store, message(&scope)).await;
     let mut number = claim_and_start(&*store).await;
     drop(store);
-    for deaths in 1..=3 {
+    for deaths in 1..=2 {
         harness.reopen().await;
         let store = harness.store();
         let attempts = store.attempts(
@@ -147,6 +147,13 @@ pub async fn an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a
         store.release(vec![claimed.lease]).await.unwrap();
         number = claim_and_start(&*store).await;
     }
+    // The third death during its attempt: it is set aside.
+    harness.reopen().await;
+    let store = harness.store();
+    let standing = progress(&*store, &scope, accepted.id, endpoint_id).await;
+    assert_eq!((standing.state, standing.attempts), (State::Failed(GiveUp::Quarantined), number));
+    assert!(claim(&*store).await.is_empty());
+    assert_eq!(store.backlog().await.unwrap().pending, 0);
 }
 
 async fn claim_and_start(store: &dyn crate::Store) -> u32 {
