@@ -354,7 +354,7 @@ def attempts():
     message = client.message.create(app, models.MessageIn(event_type="document.processed", payload={"n": 1}, tags=["blue"])).id
 
     def by_endpoint(**chosen):
-        return client.message_attempt.list_by_endpoint(app, endpoint, options("MessageAttemptListByEndpointOptions", **chosen)).data
+        return client.message_attempt.list_by_endpoint(app, endpoint, options("MessageAttemptListByEndpointOptions", with_content=True, **chosen)).data
 
     first = until("the first attempt is recorded", by_endpoint)[0]
     assert first.response_status_code == 500 and first.msg_id == message and first.url == url

@@ -281,7 +281,11 @@ impl Suite {
         let endpoint = self.endpoint(&app, &url).await?;
         let message = self.send(&app, MessageIn::new("document.processed".into(), json!({"n": 1}))).await?;
         let list = |status| {
-            let options = MessageAttemptListByEndpointOptions { status, ..Default::default() };
+            let options = MessageAttemptListByEndpointOptions {
+                status,
+                with_content: Some(true),
+                ..Default::default()
+            };
             api.list_by_endpoint(app.clone(), endpoint.clone(), Some(options))
         };
         let first =
