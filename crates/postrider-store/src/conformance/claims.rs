@@ -6,7 +6,11 @@ use crate::{
     deliveries::{AttemptRecord, Recorded, Room},
     messages::{Audience, NewMessage},
 };
-use postrider_model::{delivery::State, id::EndpointId, retry::NextStep};
+use postrider_model::{
+    delivery::State,
+    id::EndpointId,
+    retry::{GiveUp, NextStep, RetryPolicy},
+};
 use std::collections::BTreeSet;
 
 pub async fn a_claimed_delivery_is_not_claimed_again(store: &dyn Store) {
@@ -224,5 +228,50 @@ pub async fn many_deliveries_are_worked_off_completely(store: &dyn Store) {
         }
     }
     assert_eq!(recorded, 300);
+    assert_eq!(store.backlog().await.unwrap().pending, 0);
+}
+
+pub async fn a_delivery_past_its_deadline_is_not_handed_out(store: &dyn Store) {
+    let scope = application(store).await;
+    let retry = RetryPolicy { waits: vec![HOUR], deadline: Some(2 * HOUR) };
+    let endpoint_id = endpoint_with(store, &scope, |fields| fields.retry = Some(retry)).await.id;
+    let waiting = publish(store, message(&scope)).await;
+    store.clock().advance(3 * HOUR);
+    let fresh = publish(store, message(&scope)).await;
+    assert_eq!(claim_one(store).await.lease.delivery.message, fresh.id);
+    let mut state = progress(store, &scope, waiting.id, endpoint_id).await.state;
+    for _ in 0..100 {
+        if !matches!(state, State::Pending { .. }) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        state = progress(store, &scope, waiting.id, endpoint_id).await.state;
+    }
+    assert_eq!(state, State::Failed(GiveUp::Expired));
+    assert_eq!(store.backlog().await.unwrap().pending, 1);
+}
+
+/// LIFE-2: what was claimed before a change asks once more before its first byte.
+pub async fn nothing_starts_once_its_endpoint_is_disabled_or_deleted_or_its_payload_gone(store: &dyn Store) {
+    const URL: &str = "https://example.com/hook";
+    let scope = application(store).await;
+    let [switched, deleted, kept] =
+        [endpoint(store, &scope).await, endpoint(store, &scope).await, endpoint(store, &scope).await];
+    let accepted = publish(store, message(&scope)).await;
+    let claimed = claim(store).await;
+    let of = |id| claimed.iter().find(|item| item.lease.delivery.endpoint == id).expect("it was claimed");
+    disable(store, &scope, switched).await;
+    assert!(!store.started(&of(switched).lease, 1, URL));
+    store.release(vec![of(switched).lease]).await.unwrap();
+    store.delete_endpoint(&scope, deleted).await.unwrap();
+    assert!(!store.started(&of(deleted).lease, 1, URL));
+    assert!(store.started(&of(kept).lease, 1, URL));
+    store.release(vec![of(kept).lease, of(deleted).lease]).await.unwrap();
+    let again = claim_one(store).await;
+    store.expunge_payload(&scope, accepted.id).await.unwrap();
+    assert!(!store.started(&again.lease, 1, URL));
+    store.release(vec![again.lease]).await.unwrap();
+    enable(store, &scope, switched).await;
+    assert!(claim(store).await.is_empty(), "the payload is gone for all of them");
     assert_eq!(store.backlog().await.unwrap().pending, 0);
 }

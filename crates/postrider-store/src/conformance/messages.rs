@@ -262,6 +262,25 @@ pub async fn a_changed_configuration_counts_for_the_next_message(store: &dyn Sto
     assert_eq!(reaches().await, 1);
 }
 
+/// Ruling 19, under load: whoever publishes after a change was answered gets the change, whatever ran beside it.
+pub async fn a_change_among_many_messages_counts_for_those_after_it(store: &dyn Store) {
+    let scope = application(store).await;
+    let id = endpoint(store, &scope).await;
+    let many = || futures_util::future::join_all((0..20).map(|_| publish(store, message(&scope))));
+    for round in 0..10 {
+        let (off, beside) = tokio::join!(disable(store, &scope, id), many());
+        assert!(off.disabled.is_some() && beside.len() == 20);
+        let after = publish(store, message(&scope)).await;
+        assert_eq!(find_progress(store, &scope, after.id, id).await, None, "round {round}");
+        let (on, _) = tokio::join!(enable(store, &scope, id), many());
+        assert!(on.disabled.is_none());
+        let after = publish(store, message(&scope)).await;
+        assert!(find_progress(store, &scope, after.id, id).await.is_some(), "round {round}");
+    }
+    let pending = store.backlog().await.unwrap().pending;
+    assert_eq!(claim(store).await.len() as u64, pending, "all that is counted can be claimed");
+}
+
 /// ING-9, and the bound of an application.
 pub async fn an_application_has_at_most_a_thousand_endpoints_and_all_get_the_message(store: &dyn Store) {
     const MOST: usize = postrider_model::limits::ENDPOINTS_PER_APPLICATION;

@@ -95,6 +95,8 @@ macro_rules! conformance_suite {
                 the_backlog_counts_what_is_pending
                 a_claimer_is_told_when_something_became_claimable
                 many_deliveries_are_worked_off_completely
+                a_delivery_past_its_deadline_is_not_handed_out
+                nothing_starts_once_its_endpoint_is_disabled_or_deleted_or_its_payload_gone
             ]
             credentials: [
                 headers_read_back_in_order_with_their_spelling
@@ -172,6 +174,7 @@ macro_rules! conformance_suite {
                 a_message_for_one_endpoint_passes_its_filter_and_goes_nowhere_else
                 a_message_for_later_is_due_then_and_not_before
                 a_changed_configuration_counts_for_the_next_message
+                a_change_among_many_messages_counts_for_those_after_it
                 an_application_has_at_most_a_thousand_endpoints_and_all_get_the_message
                 messages_are_listed_by_page_in_both_directions
                 messages_are_filtered_by_all_that_is_asked
@@ -218,6 +221,8 @@ macro_rules! conformance_suite {
                 what_was_recorded_is_not_sent_again
                 a_lease_that_was_not_started_is_due_again_without_a_trace
                 an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a_death
+                a_delivery_that_was_there_at_three_deaths_is_set_aside
+                a_death_does_not_revive_what_was_cancelled
                 an_attempt_that_was_recorded_is_no_death
                 a_resend_in_flight_is_found_again
                 held_and_cancelled_deliveries_stay_so

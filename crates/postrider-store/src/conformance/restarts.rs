@@ -2,8 +2,10 @@
 
 use super::{Harness, fixture::*};
 use crate::{
-    attempts::{AttemptFilter, AttemptsOf},
+    Store,
+    attempts::{AttemptFilter, AttemptsOf, ListedAttempt},
     deliveries::Recorded,
+    endpoints::AppScope,
     error::{StoreError, WriteError},
     messages::NewMessage,
 };
@@ -11,6 +13,8 @@ use postrider_model::{
     access::{Caller, Scope},
     application::Ref,
     delivery::{State, Trigger},
+    id::MessageId,
+    limits::POISON_DEATHS,
     outcome::Outcome,
     retry::{GiveUp, NextStep},
 };
@@ -119,20 +123,13 @@ pub async fn an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a
     let scope = application(&*store).await;
     let endpoint_id = endpoint(&*store, &scope).await;
     let accepted = publish(&*store, message(&scope)).await;
-    let mut number = claim_and_start(&*store).await;
     drop(store);
-    for deaths in 1..=2 {
+    for deaths in 1..POISON_DEATHS {
+        let number = claim_and_start(&*harness.store()).await;
         harness.reopen().await;
         let store = harness.store();
-        let attempts = store.attempts(
-            &scope,
-            AttemptsOf::Message(accepted.id),
-            AttemptFilter::default(),
-            false,
-            first(10),
-        );
-        let attempts = attempts.await.unwrap().items;
-        assert_eq!(attempts.len(), deaths, "one interrupted attempt per death");
+        let attempts = attempts_of(&*store, &scope, accepted.id).await;
+        assert_eq!(u32::try_from(attempts.len()), Ok(deaths), "one interrupted attempt per death");
         let newest = attempts.last().expect("there is one");
         assert_eq!(newest.attempt.outcome, Outcome::Interrupted);
         assert_eq!((newest.attempt.status, newest.attempt.number), (None, number));
@@ -143,20 +140,53 @@ pub async fn an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a
         let standing = progress(&*store, &scope, accepted.id, endpoint_id).await;
         assert!(matches!(standing.state, State::Pending { .. }), "{standing:?}");
         let claimed = claim_one(&*store).await;
-        assert_eq!(usize::try_from(claimed.deaths), Ok(deaths), "due at once, and known as a suspect");
+        assert_eq!(claimed.deaths, deaths, "due at once, and known as a suspect");
         store.release(vec![claimed.lease]).await.unwrap();
-        number = claim_and_start(&*store).await;
     }
-    // The third death during its attempt: it is set aside.
-    harness.reopen().await;
-    let store = harness.store();
-    let standing = progress(&*store, &scope, accepted.id, endpoint_id).await;
-    assert_eq!((standing.state, standing.attempts), (State::Failed(GiveUp::Quarantined), number));
-    assert!(claim(&*store).await.is_empty());
-    assert_eq!(store.backlog().await.unwrap().pending, 0);
 }
 
-async fn claim_and_start(store: &dyn crate::Store) -> u32 {
+/// Ruling 16.
+pub async fn a_delivery_that_was_there_at_three_deaths_is_set_aside(harness: &mut dyn Harness) {
+    let store = harness.store();
+    let scope = application(&*store).await;
+    let endpoint_id = endpoint(&*store, &scope).await;
+    let accepted = publish(&*store, message(&scope)).await;
+    drop(store);
+    for _ in 0..POISON_DEATHS {
+        claim_and_start(&*harness.store()).await;
+        harness.reopen().await;
+    }
+    let store = harness.store();
+    assert!(claim(&*store).await.is_empty());
+    let standing = progress(&*store, &scope, accepted.id, endpoint_id).await;
+    assert_eq!((standing.state, standing.attempts), (State::Failed(GiveUp::Quarantined), POISON_DEATHS));
+    assert_eq!(store.backlog().await.unwrap().pending, 0);
+    store.resend(&scope, accepted.id, endpoint_id, None).await.unwrap();
+    assert_eq!(claim_one(&*store).await.deaths, 0, "somebody who knows can send it again");
+}
+
+pub async fn a_death_does_not_revive_what_was_cancelled(harness: &mut dyn Harness) {
+    let store = harness.store();
+    let scope = application(&*store).await;
+    endpoint(&*store, &scope).await;
+    let accepted = publish(&*store, message(&scope)).await;
+    claim_and_start(&*store).await;
+    store.expunge_payload(&scope, accepted.id).await.unwrap();
+    drop(store);
+    harness.reopen().await;
+    let store = harness.store();
+    assert!(claim(&*store).await.is_empty());
+    assert_eq!(store.backlog().await.unwrap().pending, 0);
+    let attempts = attempts_of(&*store, &scope, accepted.id).await;
+    assert_eq!(attempts.len(), 1, "the attempt happened all the same");
+}
+
+async fn attempts_of(store: &dyn Store, scope: &AppScope, message: MessageId) -> Vec<ListedAttempt> {
+    let of = AttemptsOf::Message(message);
+    store.attempts(scope, of, AttemptFilter::default(), false, first(10)).await.unwrap().items
+}
+
+async fn claim_and_start(store: &dyn Store) -> u32 {
     let claimed = claim_one(store).await;
     assert!(store.started(&claimed.lease, claimed.number, "https://example.com/hook"));
     claimed.number
