@@ -15,68 +15,20 @@
 mod lane;
 #[cfg(test)]
 mod tests;
+mod work;
+
+pub(crate) use work::{Found, Handed, Taken, Wanted};
 
 use bytes::Bytes;
 use lane::Lane;
-use postrider_model::{
-    delivery::{DeliveryId, Trigger},
-    id::EndpointId,
-    time::Timestamp,
-};
-use postrider_store::{
-    deliveries::{Lease, Room},
-    endpoints::AppScope,
-};
+use postrider_model::{delivery::DeliveryId, id::EndpointId, time::Timestamp};
+use postrider_store::deliveries::{Lease, Room};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Deliveries of one endpoint that are kept complete in memory.
 const LANE_QUEUE: usize = 256;
 /// Deliveries read ahead for one lane in one claim.
 const READ_AHEAD: usize = 256;
-
-/// A delivery with everything that an attempt needs.
-#[derive(Debug, Clone)]
-pub(crate) struct Handed {
-    pub(crate) delivery: DeliveryId,
-    pub(crate) scope: AppScope,
-    /// Attempts recorded so far.
-    pub(crate) attempts: u32,
-    pub(crate) trigger: Trigger,
-    /// `None`: the payload is gone, and the delivery cannot be made.
-    pub(crate) payload: Option<Bytes>,
-    pub(crate) content_type: Option<String>,
-    pub(crate) accepted_at: Timestamp,
-    pub(crate) due_at: Timestamp,
-    pub(crate) deadline_at: Timestamp,
-    pub(crate) deaths: u32,
-}
-
-/// A lane to be read from the database.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) endpoint: EndpointId,
-    /// Deliveries of use.
-    pub(crate) most: usize,
-    /// These are under a lease.
-    pub(crate) leased: Vec<DeliveryId>,
-}
-
-/// What a lane's reading found: due deliveries without those leased, and when the next one is due that was not read.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) endpoint: EndpointId,
-    pub(crate) deliveries: Vec<Handed>,
-    pub(crate) next: Option<Timestamp>,
-}
-
-/// What a claim takes.
-#[derive(Debug, Default)]
-pub(crate) struct Taken {
-    pub(crate) deliveries: Vec<(Lease, Handed)>,
-    /// Past their deadline or without a payload: leased too, to be settled without an attempt.
-    pub(crate) dead: Vec<(Lease, Handed)>,
-    pub(crate) next_due: Option<Timestamp>,
-}
 
 /// A lease that is out.
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +108,7 @@ impl Agenda {
 
     /// Lanes to read before this claim: those among the next in turn that have nothing in memory. They are out of the
     /// ring until [`Self::found`] or [`Self::not_found`].
-    pub(crate) fn to_read(&mut self, room: &Room, now: Timestamp) -> Vec<Wanted> {
+    pub(crate) fn wanted(&mut self, room: &Room, now: Timestamp) -> Vec<Wanted> {
         self.begin_claim(room, now);
         let visited = room.total.min(self.ring.len());
         let share = room.total.checked_div(visited).unwrap_or(0).clamp(1, READ_AHEAD);
@@ -277,10 +229,10 @@ impl Agenda {
     /// A result was stored: the lease ends; `next` is when the delivery is due again, `None` when it is settled. Returns
     /// the slot to clear.
     pub(crate) fn recorded(&mut self, lease: &Lease, next: Option<Timestamp>, now: Timestamp) -> Option<u32> {
-        let slot = self.end_lease(lease)?.slot;
         if next.is_none() {
             self.pending = self.pending.saturating_sub(1);
         }
+        let slot = self.end_lease(lease)?.slot;
         self.comes_back(lease.delivery, next, now);
         slot
     }
@@ -428,8 +380,7 @@ impl Agenda {
         }
         match lane.next_due() {
             Some(due) if due <= now => {
-                if !lane.in_ring {
-                    lane.in_ring = true;
+                if !std::mem::replace(&mut lane.in_ring, true) {
                     self.ring.push_back(endpoint);
                 }
             }

@@ -100,7 +100,7 @@ fn of(lease: Lease, handed: Handed) -> Option<ClaimedDelivery> {
 /// Reads what the next lanes in turn have due. The reading goes on when the caller goes away: its lanes wait for it.
 async fn read_ahead(shared: &Arc<Shared>, room: &Room) -> Result<(), StoreError> {
     let now = shared.clock.now();
-    let wanted = shared.agenda().to_read(room, now);
+    let wanted = shared.agenda().wanted(room, now);
     if wanted.is_empty() {
         return Ok(());
     }

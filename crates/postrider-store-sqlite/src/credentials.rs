@@ -133,7 +133,7 @@ fn put_headers(
 ) -> Result<(), Failure> {
     secrets::delete_kind(work.connection, id, kind::HEADER)?;
     let mut stored = StoredHeaders::new();
-    for header in headers.iter() {
+    for header in headers {
         let open = (!header.sensitive).then(|| header.value.expose_secret().to_owned());
         stored.push((header.name.clone(), open));
         if header.sensitive {

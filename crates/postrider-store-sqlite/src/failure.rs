@@ -2,7 +2,7 @@
 
 use postrider_store::{StoreError, WriteError, deliveries::ResendError};
 use rusqlite::ErrorCode;
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 /// How soon asking again makes sense when the store is busy or away.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -93,13 +93,24 @@ impl Failure {
 }
 
 /// A stored value does not read as what it must be.
-pub(crate) fn inconsistent(table: &'static str, column: &'static str, row: impl ToString) -> Failure {
-    Failure::Store(StoreError::Inconsistent { table, column, row: row.to_string() })
+pub(crate) fn inconsistent<R: Display>(table: &'static str, column: &'static str, row: R) -> Failure {
+    Failure::Store(StoreError::Inconsistent { table, column, row: format!("{row}") })
+}
+
+/// The class of an SQLite error. No room for the log's index is a full disk too.
+pub(crate) fn code(error: &rusqlite::Error) -> Option<ErrorCode> {
+    match error.sqlite_error() {
+        Some(error) if error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => {
+            Some(ErrorCode::DiskFull)
+        }
+        Some(error) => Some(error.code),
+        None => None,
+    }
 }
 
 /// Whose fault an SQLite error is: space, time, or ours.
 pub(crate) fn of_sql(error: &rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
+    match code(error) {
         Some(ErrorCode::DiskFull) => {
             StoreError::Full { detail: "no space is left for the database".to_owned() }
         }

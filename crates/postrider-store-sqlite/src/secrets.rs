@@ -78,7 +78,7 @@ impl EnvironmentKeys {
         let damaged = || unopened(&what(), &VaultError::Damaged);
         let id = seal::data_key_id(&sealed.blob).ok_or_else(damaged)?;
         let Some(data_key) = self.keys.get(&id) else {
-            let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
+            let id = format!("{:016x}", u64::from_be_bytes(id));
             return Err(unopened(&what(), &VaultError::OtherDataKey(id)));
         };
         let application = scope.application.to_string();

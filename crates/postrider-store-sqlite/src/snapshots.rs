@@ -175,13 +175,12 @@ pub(crate) fn headers(
     let mut entries = Vec::with_capacity(stored.len());
     for (name, value) in stored {
         let sensitive = value.is_none();
-        let value = match value {
-            Some(value) => SecretString::from(value),
-            None => {
-                let id = name.to_ascii_lowercase();
-                let secret = sealed.iter().find(|secret| secret.kind == kind::HEADER && secret.id == id);
-                keys.open(scope, secret.ok_or_else(|| inconsistent("secret", "id", endpoint))?)?
-            }
+        let value = if let Some(value) = value {
+            SecretString::from(value)
+        } else {
+            let id = name.to_ascii_lowercase();
+            let secret = sealed.iter().find(|secret| secret.kind == kind::HEADER && secret.id == id);
+            keys.open(scope, secret.ok_or_else(|| inconsistent("secret", "id", endpoint))?)?
         };
         entries.push(CustomHeader { name, value, sensitive });
     }

@@ -81,7 +81,7 @@ pub(crate) fn from_json<T: serde::de::DeserializeOwned>(
     text: &str,
     table: &'static str,
     column: &'static str,
-    row: impl ToString,
+    row: impl std::fmt::Display,
 ) -> Result<T, Failure> {
     serde_json::from_str(text).map_err(|_| inconsistent(table, column, row))
 }

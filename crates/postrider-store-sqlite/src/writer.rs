@@ -7,7 +7,7 @@
 
 use crate::{
     Shared,
-    failure::{Failure, of_sql, unavailable},
+    failure::{Failure, code, of_sql, unavailable},
     health::Commits,
 };
 use postrider_model::{delivery::DeliveryId, id::ApplicationId, time::Timestamp};
@@ -116,9 +116,9 @@ impl<T: Send, F: FnOnce(&mut Scope<'_>) -> Result<T, Failure> + Send> Operation 
         };
         let ran = match &result {
             Ok(_) => Ran::Well,
-            Err(Failure::Sql(error)) => match error.sqlite_error_code() {
-                code @ Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => {
-                    Ran::Broke(of_sql(error), code)
+            Err(Failure::Sql(error)) => match code(error) {
+                class @ Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => {
+                    Ran::Broke(of_sql(error), class)
                 }
                 _ => Ran::Failed,
             },
@@ -253,7 +253,7 @@ impl Writer {
         &mut self,
         operations: &mut Vec<Queued>,
     ) -> Result<Vec<Effect>, (StoreError, Option<ErrorCode>)> {
-        let sql = |error: rusqlite::Error| (of_sql(&error), error.sqlite_error_code());
+        let sql = |error: rusqlite::Error| (of_sql(&error), code(&error));
         let most = self.shared.config.batch.max(1);
         let before = self.connection.total_changes();
         let transaction =
@@ -293,7 +293,7 @@ impl Writer {
 /// Runs one operation; `true` when it did what it was to do. An error concerns the whole batch.
 fn run_one(operation: &mut Queued, scope: &mut Scope<'_>) -> Result<bool, (StoreError, Option<ErrorCode>)> {
     let connection = scope.connection;
-    let sql = |error: rusqlite::Error| (of_sql(&error), error.sqlite_error_code());
+    let sql = |error: rusqlite::Error| (of_sql(&error), code(&error));
     let statement =
         |text: &str| connection.prepare_cached(text).and_then(|mut ready| ready.execute([])).map_err(sql);
     let own = operation.isolation() == Isolation::Own;

@@ -1,5 +1,7 @@
 //! The contract's suite on SQLite.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use postrider_store::{Store, conformance::Harness, conformance_suite};
 use postrider_store_sqlite::{Config, SqliteStore};
 use postrider_vault::keyring::Keyring;

@@ -2,9 +2,11 @@
 
 use super::*;
 use postrider_model::{
+    delivery::Trigger,
     environment::EnvironmentId,
     id::{ApplicationId, Ksuid, MessageId},
 };
+use postrider_store::endpoints::AppScope;
 
 const PLENTY: usize = 1000;
 
@@ -106,7 +108,7 @@ fn a_lane_with_all_its_leases_out_takes_no_turn_until_one_comes_back() {
     assert_eq!(agenda.oldest_due(at(9)), Some(at(0)));
     assert_eq!(take(&mut agenda, PLENTY, 2, 0).len(), 1);
     assert_eq!(take(&mut agenda, PLENTY, 3, 0).len(), 0, "the released one lies on the disk");
-    assert_eq!(agenda.to_read(&room(PLENTY, 3), at(0)).len(), 1);
+    assert_eq!(agenda.wanted(&room(PLENTY, 3), at(0)).len(), 1);
 }
 
 #[test]
@@ -128,9 +130,9 @@ fn older_work_in_the_database_comes_before_what_is_handed_over() {
     agenda.hand_over(handed(1, 9, 1), false, at(1));
     assert_eq!(agenda.queued_bytes, 0, "it waits behind the others");
     assert!(take(&mut agenda, PLENTY, PLENTY, 1).is_empty());
-    let wanted = agenda.to_read(&room(PLENTY, PLENTY), at(1));
+    let wanted = agenda.wanted(&room(PLENTY, PLENTY), at(1));
     assert_eq!(wanted.len(), 1);
-    assert!(agenda.to_read(&room(PLENTY, PLENTY), at(1)).is_empty(), "one reading at a time");
+    assert!(agenda.wanted(&room(PLENTY, PLENTY), at(1)).is_empty(), "one reading at a time");
     let found = Found { endpoint: endpoint(1), deliveries: vec![handed(1, 1, 0)], next: Some(at(7)) };
     agenda.found(found, at(1));
     assert_eq!(take(&mut agenda, PLENTY, PLENTY, 1).len(), 1);
@@ -144,7 +146,7 @@ fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     let running = take(&mut agenda, PLENTY, PLENTY, 0);
     agenda.add(endpoint(1), false, at(0), 2, at(0));
-    let wanted = agenda.to_read(&room(PLENTY, PLENTY), at(0));
+    let wanted = agenda.wanted(&room(PLENTY, PLENTY), at(0));
     assert_eq!(wanted[0].leased, [delivery(1, 1)]);
     // The reader sees all three as pending; meanwhile one is recorded, one cancelled, and one more is accepted.
     agenda.recorded(&running[0].0, None, at(0));
@@ -161,10 +163,10 @@ fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
 fn a_failed_reading_leaves_the_lane_due() {
     let mut agenda = Agenda::new(1000, 7);
     agenda.add(endpoint(1), false, at(3), 1, at(0));
-    assert!(agenda.to_read(&room(PLENTY, PLENTY), at(2)).is_empty());
-    assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(3)).len(), 1);
+    assert!(agenda.wanted(&room(PLENTY, PLENTY), at(2)).is_empty());
+    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(3)).len(), 1);
     agenda.not_found(endpoint(1), at(3));
-    assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(3)).len(), 1);
+    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(3)).len(), 1);
 }
 
 #[test]
@@ -175,9 +177,9 @@ fn a_held_lane_waits_and_comes_back() {
     assert_eq!((agenda.next_due(), agenda.oldest_due(at(9)), agenda.queued_bytes), (None, None, 0));
     assert_eq!((agenda.pending(), agenda.held()), (1, vec![endpoint(1)]));
     agenda.hand_over(handed(1, 2, 0), true, at(0));
-    assert!(agenda.to_read(&room(PLENTY, PLENTY), at(9)).is_empty());
+    assert!(agenda.wanted(&room(PLENTY, PLENTY), at(9)).is_empty());
     agenda.hold(endpoint(1), false, at(9));
-    assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(9)).len(), 1);
+    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(9)).len(), 1);
 }
 
 #[test]
@@ -202,8 +204,8 @@ fn a_retry_comes_back_when_it_is_due() {
     let taken = take(&mut agenda, PLENTY, PLENTY, 0);
     agenda.recorded(&taken[0].0, Some(at(60)), at(0));
     assert_eq!((agenda.pending(), agenda.next_due()), (1, Some(at(60))));
-    assert!(agenda.to_read(&room(PLENTY, PLENTY), at(59)).is_empty());
-    assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(60)).len(), 1);
+    assert!(agenda.wanted(&room(PLENTY, PLENTY), at(59)).is_empty());
+    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(60)).len(), 1);
 }
 
 #[test]
@@ -240,6 +242,6 @@ fn memory_for_payloads_is_bounded() {
     }
     assert_eq!(agenda.queued_bytes, 4, "two payloads of two bytes");
     assert_eq!(take(&mut agenda, PLENTY, PLENTY, 0).len(), 2);
-    assert_eq!(agenda.to_read(&room(PLENTY, PLENTY), at(0)).len(), 1, "the others lie in the database");
+    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(0)).len(), 1, "the others lie in the database");
     assert_eq!(agenda.pending(), 4);
 }

@@ -1,0 +1,53 @@
+//! What goes into the agenda and comes out of it.
+
+use bytes::Bytes;
+use postrider_model::{
+    delivery::{DeliveryId, Trigger},
+    id::EndpointId,
+    time::Timestamp,
+};
+use postrider_store::{deliveries::Lease, endpoints::AppScope};
+
+/// A delivery with everything that an attempt needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Handed {
+    pub(crate) delivery: DeliveryId,
+    pub(crate) scope: AppScope,
+    /// Attempts recorded so far.
+    pub(crate) attempts: u32,
+    pub(crate) trigger: Trigger,
+    /// `None`: the payload is gone, and the delivery cannot be made.
+    pub(crate) payload: Option<Bytes>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) accepted_at: Timestamp,
+    pub(crate) due_at: Timestamp,
+    pub(crate) deadline_at: Timestamp,
+    pub(crate) deaths: u32,
+}
+
+/// A lane to be read from the database.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) endpoint: EndpointId,
+    /// Deliveries of use.
+    pub(crate) most: usize,
+    /// These are under a lease.
+    pub(crate) leased: Vec<DeliveryId>,
+}
+
+/// What a lane's reading found: due deliveries without those leased, and when the next one is due that was not read.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) endpoint: EndpointId,
+    pub(crate) deliveries: Vec<Handed>,
+    pub(crate) next: Option<Timestamp>,
+}
+
+/// What a claim takes.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) deliveries: Vec<(Lease, Handed)>,
+    /// Past their deadline or without a payload: leased too, to be settled without an attempt.
+    pub(crate) dead: Vec<(Lease, Handed)>,
+    pub(crate) next_due: Option<Timestamp>,
+}

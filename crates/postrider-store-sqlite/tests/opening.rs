@@ -1,0 +1,117 @@
+//! Opening a database: one process, a known schema, the right keys; and what the file never holds.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod place;
+
+use place::{Place, publish, world};
+use postrider_model::{environment::EnvironmentId, signature::SigningSecret};
+use postrider_store::{Store as _, access::Access as _, endpoints::Endpoints as _};
+use postrider_store_sqlite::{OpenError, SqliteStore};
+use postrider_vault::keyring::Keyring;
+use secrecy::ExposeSecret as _;
+
+/// CLM-9
+#[tokio::test]
+async fn a_second_server_on_the_same_directory_is_refused_until_the_first_has_closed() {
+    let place = Place::new();
+    let first = place.open();
+    let refused = SqliteStore::open(place.config(), place.keyring()).err().unwrap();
+    assert!(matches!(refused, OpenError::Locked { .. }), "{refused}");
+    assert!(refused.to_string().contains(&place.config().data_dir.display().to_string()), "{refused}");
+    first.close().await;
+    place.open();
+}
+
+/// MIG-1
+#[tokio::test]
+async fn a_database_of_a_later_release_is_refused_with_the_instruction() {
+    let place = Place::new();
+    place.open().close().await;
+    let connection = place.connection();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let refused = SqliteStore::open(place.config(), place.keyring()).err().unwrap();
+    assert!(matches!(refused, OpenError::Newer { found: 99, known: 1 }), "{refused}");
+    assert!(refused.to_string().contains("start the release that wrote it"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_keyring_without_the_databases_key_is_refused_by_name() {
+    let place = Place::new();
+    let store = place.open();
+    world(&*store).await;
+    store.close().await;
+    drop(store);
+    let other = Keyring::create(&place.folder().join("other.toml")).unwrap();
+    let refused = SqliteStore::open(place.config(), other).err().unwrap();
+    let OpenError::Keyring { missing, different } = &refused else { panic!("{refused}") };
+    assert_eq!(missing.len() + different.len(), 1, "{refused}");
+    assert!(missing.iter().chain(different).all(|name| refused.to_string().contains(name)), "{refused}");
+    place.open();
+}
+
+#[tokio::test]
+async fn a_keyring_with_another_key_opens_an_empty_database() {
+    let place = Place::new();
+    place.open().close().await;
+    let other = Keyring::create(&place.folder().join("other.toml")).unwrap();
+    let store = SqliteStore::open(place.config(), other).unwrap();
+    store.ensure_environment(&EnvironmentId::parse("org_a").unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_refused_after_an_unclean_stop() {
+    let place = Place::new();
+    let store = place.open();
+    let scope = world(&*store).await;
+    for _ in 0..50 {
+        publish(&*store, &scope, 2000).await.unwrap();
+    }
+    store.close().await;
+    drop(store);
+    let path = place.database();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4096].fill(0x5a);
+    std::fs::write(&path, bytes).unwrap();
+    // The file that an orderly end would have removed.
+    std::fs::write(place.config().data_dir.join("in_flight"), []).unwrap();
+    let refused = SqliteStore::open(place.config(), place.keyring()).err().unwrap();
+    assert!(
+        refused.to_string().contains("damaged") || refused.to_string().contains("malformed"),
+        "{refused}"
+    );
+}
+
+/// K06: the credentials of a database stand nowhere in its files.
+#[tokio::test]
+async fn no_file_holds_a_credential_in_clear() {
+    let place = Place::new();
+    let store = place.open();
+    let scope = world(&*store).await;
+    let endpoint = place::endpoint_with_secrets(&*store, &scope, "CANARY-header", "CANARY-oauth").await;
+    let secret = store.signing_secret(&scope, endpoint).await.unwrap().unwrap();
+    let canary = secret.to_text().expose_secret().trim_start_matches("whsec_").to_owned();
+    store
+        .rotate_signing_secret(
+            &scope,
+            endpoint,
+            SigningSecret::hmac([9; 24]),
+            std::time::Duration::from_secs(60),
+            None,
+        )
+        .await
+        .unwrap();
+    let scan = || {
+        for entry in std::fs::read_dir(place.config().data_dir).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            for needle in ["CANARY-header", "CANARY-oauth", canary.as_str()] {
+                assert!(!bytes.windows(needle.len()).any(|part| part == needle.as_bytes()), "{needle}");
+            }
+        }
+    };
+    scan();
+    store.close().await;
+    scan();
+}
