@@ -47,7 +47,7 @@ enum Command {
     },
     /// Check documents, crate edges, file heads, generated references and licences
     Tidy,
-    /// Write docs/reference/openapi.json from the code
+    /// Write docs/reference/openapi.json and docs/reference/api.md from the code
     Openapi,
     /// Write docs/reference/configuration.md from the code
     Reference,
@@ -59,7 +59,10 @@ fn main() -> ExitCode {
         Command::Test { only } => test::run(&root, only.as_deref()),
         Command::Rig { arguments } => rig::run(&root, &arguments),
         Command::Tidy => tidy::run(&root),
-        Command::Openapi => reference::write(&root, &reference::OPENAPI).map(|()| true),
+        Command::Openapi => [reference::OPENAPI, reference::API]
+            .iter()
+            .try_for_each(|page| reference::write(&root, page))
+            .map(|()| true),
         Command::Reference => reference::write(&root, &reference::CONFIGURATION).map(|()| true),
     };
     match result {

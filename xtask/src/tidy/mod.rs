@@ -24,8 +24,9 @@ pub(crate) fn run(root: &Path) -> Result<bool> {
     problems.extend(edges::problems(root)?);
     problems.extend(licences::problems(root)?);
     problems.extend(migrations::problems(root)?);
-    problems.extend(reference::drift(root, &reference::CONFIGURATION)?);
-    problems.extend(reference::drift(root, &reference::OPENAPI)?);
+    for page in [reference::CONFIGURATION, reference::OPENAPI, reference::API] {
+        problems.extend(reference::drift(root, &page)?);
+    }
     for problem in &problems {
         println!("tidy: {problem}");
     }

@@ -30,7 +30,10 @@ pub struct Server {
     pub header_seconds: u64,
     /// Connections to the API that may be open at one time; further ones wait.
     pub connections: usize,
-    /// Seconds that requests and attempts may take to finish after SIGTERM, before the process ends all the same.
+    /// Connections that one address may have open at one time, trusted proxies aside; further ones are closed at once.
+    pub connections_per_address: usize,
+    /// Seconds that requests may take to finish after SIGTERM before they are cut off. Attempts that run have
+    /// `delivery.total_deadline_ms` and three seconds.
     pub drain_seconds: u64,
 }
 
@@ -45,6 +48,7 @@ impl Default for Server {
             trusted_proxies: Vec::new(),
             header_seconds: 10,
             connections: 10_000,
+            connections_per_address: 1_000,
             drain_seconds: 25,
         }
     }

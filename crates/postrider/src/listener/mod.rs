@@ -4,6 +4,7 @@
 //! What it does not do: routes. They are `postrider-api`'s.
 
 mod body;
+mod places;
 pub mod proxies;
 pub mod tls;
 
@@ -15,6 +16,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
 };
+use places::Places;
 use postrider_api::auth::ClientAddress;
 use proxies::Network;
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -45,6 +47,7 @@ pub struct Listener {
 struct Shared {
     tls: Option<TlsAcceptor>,
     proxies: Vec<Network>,
+    places: Arc<Places>,
     head_time: Duration,
 }
 
@@ -84,6 +87,7 @@ impl Listener {
             shared: Arc::new(Shared {
                 tls: transport.0,
                 proxies: settings.trusted_proxies.clone(),
+                places: Places::new(settings.connections_per_address.max(1)),
                 head_time: settings.header_time(),
             }),
         })
@@ -121,6 +125,12 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => {
+                    let proxy = self.shared.proxies.iter().any(|network| network.contains(peer.ip()));
+                    let place = if proxy { None } else { self.shared.places.take(peer.ip()) };
+                    if place.is_none() && !proxy {
+                        tracing::debug!(%peer, "too many connections of this address");
+                        continue;
+                    }
                     let connection = connection(
                         stream,
                         peer,
@@ -130,7 +140,7 @@ impl Listener {
                     );
                     tracker.spawn(async move {
                         connection.await;
-                        drop(permit);
+                        drop((permit, place));
                     });
                 }
                 Err(error) => {

@@ -1,5 +1,7 @@
 //! The generated references: what the binary prints about itself, kept as files that can be read and linked.
 
+mod api;
+
 use crate::process::{command, output};
 use anyhow::{Context as _, Result};
 use std::{fs, path::Path};
@@ -10,6 +12,8 @@ pub(crate) struct Reference {
     pub(crate) path: &'static str,
     /// What of the binary prints it.
     arguments: &'static [&'static str],
+    /// What is made of that.
+    form: fn(String) -> Result<String>,
     /// What writes it.
     pub(crate) written_by: &'static str,
 }
@@ -18,12 +22,21 @@ pub(crate) struct Reference {
 pub(crate) const CONFIGURATION: Reference = Reference {
     path: "docs/reference/configuration.md",
     arguments: &["config", "--reference"],
+    form: Ok,
     written_by: "cargo xtask reference",
 };
-/// The API.
+/// The API, for tools.
 pub(crate) const OPENAPI: Reference = Reference {
     path: "docs/reference/openapi.json",
     arguments: &["openapi"],
+    form: Ok,
+    written_by: "cargo xtask openapi",
+};
+/// The API, for readers.
+pub(crate) const API: Reference = Reference {
+    path: "docs/reference/api.md",
+    arguments: &["openapi"],
+    form: |document| Ok(api::page(&serde_json::from_str(&document)?)),
     written_by: "cargo xtask openapi",
 };
 
@@ -48,5 +61,5 @@ pub(crate) fn drift(root: &Path, reference: &Reference) -> Result<Option<String>
 
 fn print(root: &Path, reference: &Reference) -> Result<String> {
     let words = ["run", "--quiet", "-p", "postrider", "--"];
-    output(&mut command(root, "cargo", words.iter().chain(reference.arguments)))
+    (reference.form)(output(&mut command(root, "cargo", words.iter().chain(reference.arguments)))?)
 }
