@@ -4,6 +4,7 @@ use super::fixture::*;
 use crate::{
     Store,
     deliveries::{AttemptRecord, ProgressKind, Recorded},
+    error::WriteError,
     messages::{Audience, MessageFilter, NewMessage},
     page::{Order, PageRequest, Window},
 };
@@ -291,4 +292,38 @@ pub async fn messages_of_an_endpoint_are_filtered_and_paged(store: &dyn Store) {
     assert_eq!(list(even, Some(ids[2]), false).await, (vec![ids[0]], true));
     let window = MessageFilter { window: Window { from: Some(times[1]), until: Some(times[3]) }, ..any() };
     assert_eq!(list(window, None, false).await, (vec![ids[2], ids[1]], true));
+}
+
+/// LIFE-1, ruling 19: a message that was matched before its endpoint was deleted leaves nothing pending behind.
+pub async fn messages_beside_a_deletion_leave_nothing_pending(store: &dyn Store) {
+    for _ in 0..10 {
+        let scope = application(store).await;
+        let id = endpoint(store, &scope).await;
+        let many = futures_util::future::join_all((0..20).map(|_| publish(store, message(&scope))));
+        let (deleted, messages) = tokio::join!(store.delete_endpoint(&scope, id), many);
+        assert!(deleted.unwrap());
+        assert!(claim(store).await.is_empty());
+        assert_eq!(store.backlog().await.unwrap().pending, 0);
+        for message in messages {
+            let standing = find_progress(store, &scope, message.id, id).await;
+            assert!(standing.is_none_or(|standing| standing.state == State::Cancelled), "{standing:?}");
+        }
+    }
+}
+
+pub async fn messages_beside_the_deletion_of_their_application_are_refused_or_cancelled(store: &dyn Store) {
+    for _ in 0..10 {
+        let scope = application(store).await;
+        endpoint(store, &scope).await;
+        let many = futures_util::future::join_all((0..20).map(|_| try_publish(store, message(&scope))));
+        let deletion = store.delete_application(&scope.environment, scope.application);
+        let (deleted, results) = tokio::join!(deletion, many);
+        assert!(deleted.unwrap());
+        assert!(
+            results.iter().all(|result| matches!(result, Ok(_) | Err(WriteError::Missing))),
+            "{results:?}"
+        );
+        assert!(claim(store).await.is_empty());
+        assert_eq!(store.backlog().await.unwrap().pending, 0);
+    }
 }

@@ -123,6 +123,8 @@ macro_rules! conformance_suite {
                 destinations_are_listed_by_page
                 messages_of_an_endpoint_are_filtered_by_how_they_stand
                 messages_of_an_endpoint_are_filtered_and_paged
+                messages_beside_a_deletion_leave_nothing_pending
+                messages_beside_the_deletion_of_their_application_are_refused_or_cancelled
             ]
             endpoints: [
                 a_created_endpoint_is_found_by_id_and_by_uid
