@@ -25,6 +25,8 @@ pub(crate) struct Restart {
 #[derive(Debug)]
 pub(crate) struct Findings {
     endpoints: u8,
+    /// The server was asked to stop, and had time to.
+    orderly: bool,
     acknowledged: usize,
     unanswered: u64,
     refused: u64,
@@ -43,12 +45,14 @@ pub(crate) struct Findings {
 impl Findings {
     pub(crate) fn new(
         book: &Book,
+        orderly: bool,
         restarts: Vec<Restart>,
         drained: Option<Duration>,
         stopped_well: bool,
     ) -> Self {
         let mut findings = Self {
             endpoints: book.endpoints,
+            orderly,
             acknowledged: book.acknowledged.len(),
             unanswered: book.unanswered,
             refused: book.refused,
@@ -93,20 +97,21 @@ impl Findings {
             ));
         }
         if self.repeated_without_kill > 0 {
-            found.push(format!("{} deliveries were repeated without a kill", self.repeated_without_kill));
+            found.push(format!("{} deliveries were repeated without a restart", self.repeated_without_kill));
         }
         for (life, repeated) in
             self.repeated_by_kill.iter().filter(|(_, repeated)| **repeated > self.in_flight())
         {
             found.push(format!(
-                "kill {life}: {repeated} deliveries were repeated, {} can be in flight",
+                "end of life {life}: {repeated} deliveries were repeated, {} can be in flight",
                 self.in_flight()
             ));
         }
         if !self.strange.is_empty() {
             found.push(format!("{} strange requests: {}", self.strange.len(), some(&self.strange)));
         }
-        if self.refused > 0 {
+        // A server that is about to stop may refuse.
+        if self.refused > 0 && !self.orderly {
             found.push(format!("{} messages were refused", self.refused));
         }
         for restart in self.restarts.iter().filter(|restart| restart.is_late()) {
@@ -127,15 +132,15 @@ impl Findings {
         };
         let deliveries = self.acknowledged * usize::from(self.endpoints);
         let repeated: usize = self.repeated_by_kill.values().sum();
-        row("kills", self.restarts.len().to_string());
+        row(if self.orderly { "stops" } else { "kills" }, self.restarts.len().to_string());
         row("messages acknowledged", self.acknowledged.to_string());
         row("deliveries owed for them", deliveries.to_string());
-        row("publications cut off by a kill", self.unanswered.to_string());
+        row("publications without an answer / refused", format!("{} / {}", self.unanswered, self.refused));
         row("deliveries lost", self.lost.len().to_string());
-        row("deliveries repeated after a kill", repeated.to_string());
+        row("deliveries repeated after a restart", repeated.to_string());
         let most = self.repeated_by_kill.values().max().copied().unwrap_or(0);
-        row("the same, most after one kill", format!("{most} (at most {} in flight)", self.in_flight()));
-        row("deliveries repeated without a kill", self.repeated_without_kill.to_string());
+        row("the same, most after one restart", format!("{most} (at most {} in flight)", self.in_flight()));
+        row("deliveries repeated without a restart", self.repeated_without_kill.to_string());
         row(
             "start until listening, median / most",
             median_and_most(self.restarts.iter().map(|one| one.start_took)),
@@ -156,7 +161,11 @@ impl Findings {
         text
     }
 
+    /// Deliveries that the end of a life can cut off.
     fn in_flight(&self) -> usize {
+        if self.orderly {
+            return 0;
+        }
         usize::from(self.endpoints) * IN_FLIGHT_PER_ENDPOINT
     }
 }
@@ -205,13 +214,15 @@ mod tests {
     }
 
     fn violations(book: &Book) -> Vec<String> {
-        Findings::new(book, vec![], Some(Duration::ZERO), true).violations()
+        Findings::new(book, false, vec![], Some(Duration::ZERO), true).violations()
     }
 
     #[test]
     fn a_repeat_is_fine_after_a_kill_and_a_violation_within_a_life() {
         assert_eq!(violations(&book(&[0, 1])), [""; 0]);
-        assert_eq!(violations(&book(&[0, 0])), ["1 deliveries were repeated without a kill"]);
+        assert_eq!(violations(&book(&[0, 0])), ["1 deliveries were repeated without a restart"]);
+        let orderly = Findings::new(&book(&[0, 1]), true, vec![], Some(Duration::ZERO), true);
+        assert_eq!(orderly.violations(), ["end of life 0: 1 deliveries were repeated, 0 can be in flight"]);
     }
 
     #[test]
@@ -221,7 +232,7 @@ mod tests {
             let message = full.publish();
             arrive(&mut full, &format!("m{number}"), message, &[3, 5]);
         }
-        assert_eq!(violations(&full), ["kill 3: 11 deliveries were repeated, 10 can be in flight"]);
+        assert_eq!(violations(&full), ["end of life 3: 11 deliveries were repeated, 10 can be in flight"]);
     }
 
     #[test]

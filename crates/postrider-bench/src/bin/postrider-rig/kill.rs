@@ -1,4 +1,4 @@
-//! `kill -9` in the middle of load, again and again, then one quiet life in which everything must arrive.
+//! `kill -9` (or SIGTERM) in the middle of load, again and again, then one quiet life in which everything must arrive.
 
 use crate::{
     Kill,
@@ -53,23 +53,28 @@ async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
             await_redelivery(&ledger, &node, life).await;
         }
         sleep_until(kill_at).await;
+        node.is_running()?;
         let redelivered = ledger.book().first_redelivery.get(&life).map(|at| *at - node.spawned);
         let lived = node.spawned.elapsed();
         restarts.push(Restart { life, start_took: node.start_took, redelivered, lived });
-        node.kill().await.context("killing the server")?;
+        if options.orderly {
+            ensure!(node.stop().await?.success(), "the server did not end with exit code 0 after SIGTERM");
+        } else {
+            node.kill().await.context("killing the server")?;
+        }
         drop(load);
         // What the server had sent is read before the next life begins, so that it counts for this one.
         sleep(Duration::from_millis(50)).await;
         let owed = ledger.book().owed.len();
-        eprint!("\rkilled {} of {} times, {owed} deliveries owed ", life + 1, options.cycles);
+        eprint!("\rended {} of {} times, {owed} deliveries owed ", life + 1, options.cycles);
         ledger.book().life = life + 1;
         node = home.start().await?;
     }
     eprintln!();
-    let drained = drain(&ledger).await;
+    let drained = drain(&ledger, &mut node).await?;
     let stopped = node.stop().await?;
     let book = ledger.book();
-    Ok(Findings::new(&book, restarts, drained, stopped.success()))
+    Ok(Findings::new(&book, options.orderly, restarts, drained, stopped.success()))
 }
 
 /// Creates an application and its endpoints; returns the path to publish to.
@@ -97,12 +102,13 @@ async fn await_redelivery(ledger: &Ledger, node: &Node, life: u32) {
 
 /// Waits until everything that was acknowledged has arrived, and nothing more comes. The time until the last arrival
 /// that was missing; `None` when something never came.
-async fn drain(ledger: &Ledger) -> Option<Duration> {
+async fn drain(ledger: &Ledger, node: &mut Node) -> Result<Option<Duration>> {
     let begun = Instant::now();
     while !ledger.book().owed.is_empty() {
         if begun.elapsed() > DRAIN {
-            return None;
+            return Ok(None);
         }
+        node.is_running()?;
         sleep(POLL).await;
     }
     let took = begun.elapsed();
@@ -112,7 +118,7 @@ async fn drain(ledger: &Ledger) -> Option<Duration> {
         sleep(QUIET).await;
         let now = arrivals();
         if now == before || begun.elapsed() > DRAIN {
-            return Some(took);
+            return Ok(Some(took));
         }
         before = now;
     }

@@ -50,6 +50,9 @@ struct Kill {
     /// Endpoints that each message goes to
     #[arg(long, default_value_t = 3)]
     endpoints: u8,
+    /// Stop the server with SIGTERM instead: then nothing at all may be repeated
+    #[arg(long)]
+    orderly: bool,
     /// The server's binary [default: the one beside this program]
     #[arg(long)]
     server: Option<PathBuf>,

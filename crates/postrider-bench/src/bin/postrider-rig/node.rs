@@ -89,6 +89,14 @@ impl Node {
         Ok(self.process.kill().await?)
     }
 
+    /// An error when the process ended by itself: whatever is missing then was not lost by a kill.
+    pub(crate) fn is_running(&mut self) -> Result<()> {
+        match self.process.try_wait()? {
+            Some(status) => bail!("the server ended with {status}, and not by this rig"),
+            None => Ok(()),
+        }
+    }
+
     /// Asks it to stop, as an operator would.
     pub(crate) async fn stop(mut self) -> Result<ExitStatus> {
         let id = self.process.id().context("the server is gone")?;
