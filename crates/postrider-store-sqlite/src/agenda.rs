@@ -27,6 +27,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Deliveries of one endpoint that are kept complete in memory.
 const LANE_QUEUE: usize = 256;
+/// One lane may queue this part of the bytes for all, and always one delivery.
+const LANE_SHARE: usize = 8;
 /// Deliveries read ahead for one lane in one claim.
 const READ_AHEAD: usize = 256;
 
@@ -97,8 +99,10 @@ impl Agenda {
         let fits = self.queued_bytes + size <= self.queue_budget;
         let lane = self.lanes.entry(endpoint).or_default();
         lane.held = held;
-        if fits && lane.takes(handed.due_at, now) {
-            lane.queue.push_back(handed);
+        // An endpoint that hangs must not fill the memory that others are served from.
+        let share = lane.queued_bytes == 0 || lane.queued_bytes + size <= self.queue_budget / LANE_SHARE;
+        if fits && share && lane.takes(handed.due_at, now) {
+            lane.push(handed);
             self.queued_bytes += size;
         } else {
             lane.lies_on_disk(handed.due_at);
@@ -140,7 +144,7 @@ impl Agenda {
                     lane.lies_on_disk(handed.due_at);
                 } else {
                     self.queued_bytes += handed.payload.as_ref().map_or(0, Bytes::len);
-                    lane.queue.push_back(handed);
+                    lane.push(handed);
                 }
             }
         }
@@ -193,7 +197,7 @@ impl Agenda {
         let mut left = most;
         while left > 0
             && lane.leased.len() < self.per_endpoint
-            && let Some(handed) = lane.queue.pop_front()
+            && let Some(handed) = lane.pop()
         {
             self.queued_bytes -= handed.payload.as_ref().map_or(0, Bytes::len);
             self.epoch += 1;
@@ -276,14 +280,7 @@ impl Agenda {
         self.make_void(delivery);
         if let Some(lane) = self.lanes.get_mut(&delivery.endpoint) {
             lane.ended(delivery);
-            let queued_bytes = &mut self.queued_bytes;
-            lane.queue.retain(|handed| {
-                let keep = handed.delivery != delivery;
-                if !keep {
-                    *queued_bytes -= handed.payload.as_ref().map_or(0, Bytes::len);
-                }
-                keep
-            });
+            self.queued_bytes -= lane.take_out(delivery);
             self.settle(delivery.endpoint, now);
         }
     }
@@ -293,10 +290,8 @@ impl Agenda {
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
             lane.held = held;
             if held {
-                for handed in std::mem::take(&mut lane.queue) {
-                    self.queued_bytes -= handed.payload.as_ref().map_or(0, Bytes::len);
-                    lane.lies_on_disk(handed.due_at);
-                }
+                self.queued_bytes -= lane.queued_bytes;
+                lane.queue_to_disk();
             }
             self.settle(endpoint, now);
         }
@@ -312,8 +307,7 @@ impl Agenda {
             if let Some(due) = lane.in_future {
                 self.future.remove(&(due, endpoint));
             }
-            self.queued_bytes -=
-                lane.queue.iter().filter_map(|handed| handed.payload.as_ref()).map(Bytes::len).sum::<usize>();
+            self.queued_bytes -= lane.queued_bytes;
             // The ring forgets it when its turn comes.
         }
     }
@@ -379,16 +373,15 @@ impl Agenda {
             return;
         }
         match lane.next_due() {
-            Some(due) if due <= now => {
-                if !std::mem::replace(&mut lane.in_ring, true) {
-                    self.ring.push_back(endpoint);
-                }
-            }
-            Some(due) => {
+            Some(due) if due > now => {
                 lane.in_future = Some(due);
                 self.future.insert((due, endpoint));
             }
-            None => {}
+            Some(_) if !lane.in_ring => {
+                lane.in_ring = true;
+                self.ring.push_back(endpoint);
+            }
+            _ => {}
         }
     }
 }

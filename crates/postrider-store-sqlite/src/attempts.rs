@@ -143,6 +143,10 @@ fn list(
         AttemptsOf::Message(_) => "attempt.message = ?1 AND ?2 IS NULL",
         AttemptsOf::MessageToEndpoint(..) => "attempt.message = ?1 AND attempt.endpoint = ?2",
     };
+    let table = match of {
+        AttemptsOf::Endpoint(_) => "attempt INDEXED BY attempt_endpoint",
+        AttemptsOf::Message(_) | AttemptsOf::MessageToEndpoint(..) => "attempt",
+    };
     let (first, second) = match of {
         AttemptsOf::Endpoint(endpoint) => (*endpoint.ksuid(), None),
         AttemptsOf::Message(message) => (*message.ksuid(), None),
@@ -150,7 +154,7 @@ fn list(
     };
     let succeeded = Outcome::Succeeded.code();
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {} FROM attempt {}
+        "SELECT {} FROM {table} {}
          WHERE {whose} AND attempt.id >= ?3 AND attempt.id < ?4
            AND (?5 IS NULL OR (attempt.outcome = {succeeded}) = ?5)
            AND (?6 IS NULL OR COALESCE(attempt.status, 0) / 100 = ?6)

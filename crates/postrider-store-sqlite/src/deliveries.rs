@@ -217,10 +217,11 @@ fn endpoint_messages(
         return Ok(Page { items: Vec::new(), done: true });
     };
     let span = Span::of_ids(page, wanted.filter.window);
-    // A resent message has several deliveries here, one behind the other: it is listed once.
+    // A resent message has several deliveries here, one behind the other: it is listed once. CROSS keeps the walk along
+    // the endpoint's index, so that reading stops where the page is full.
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {} FROM delivery INDEXED BY delivery_endpoint
-         JOIN message ON message.id = delivery.message {}
+         CROSS JOIN message ON message.id = delivery.message {}
          WHERE delivery.endpoint = ?1 AND delivery.message >= ?2 AND delivery.message < ?3
          ORDER BY delivery.message {}",
         message_rows::columns(wanted.with_payload),

@@ -47,8 +47,16 @@ impl crate::Shared {
     pub(crate) async fn probe(&self) -> Result<(), StoreError> {
         self.write(Isolation::Own, fill).await?;
         self.write(Isolation::Own, empty).await?;
-        self.disk.wrote();
+        self.wrote();
         Ok(())
+    }
+}
+
+impl crate::Shared {
+    /// A probe succeeded: claiming can go on.
+    pub(crate) fn wrote(&self) {
+        self.disk.wrote();
+        self.claimable.notify_one();
     }
 }
 
@@ -127,7 +135,7 @@ impl Disk {
     }
 
     /// A probe succeeded.
-    pub(crate) fn wrote(&self) {
+    fn wrote(&self) {
         if self.full.swap(false, Ordering::Relaxed) {
             tracing::info!("the disk has space again");
         }

@@ -9,7 +9,9 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 /// All migrations in order; the schema's version is how many have run.
 const MIGRATIONS: [(&str, &str); 1] = [("0001_initial", include_str!("../migrations/0001_initial.sql"))];
 /// How long one connection waits for another; only checkpoints ever make it wait.
-const BUSY: Duration = Duration::from_secs(10);
+pub(crate) const BUSY: Duration = Duration::from_secs(10);
+/// How long a checkpoint that starts the log anew waits for readers: it keeps the writer waiting meanwhile.
+pub(crate) const BUSY_CHECKPOINT: Duration = Duration::from_millis(50);
 /// Statements kept prepared per connection: more than there are in this crate.
 const STATEMENTS: usize = 256;
 /// What the log file is cut to after a checkpoint that emptied it.
@@ -54,6 +56,7 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
 /// Opens a connection that only makes checkpoints.
 pub(crate) fn open_checkpointer(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(BUSY_CHECKPOINT)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     Ok(connection)

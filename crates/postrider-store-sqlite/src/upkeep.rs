@@ -62,9 +62,10 @@ impl Wal {
 pub(crate) fn run(shared: &Arc<Shared>, connection: &Connection, woken: &Receiver<()>) {
     let mut looked = Instant::now();
     let mut idle_at = 0;
+    let mut copied_at = 0;
     while !shared.is_closed() {
         match woken.recv_timeout(TICK) {
-            Ok(()) => checkpoint(shared, connection),
+            Ok(()) => checkpoint(shared, connection, &mut copied_at),
             Err(RecvTimeoutError::Timeout) => {
                 let commits = shared.commits.count();
                 if commits == idle_at && shared.wal.pages.load(Ordering::Relaxed) > 0 {
@@ -93,15 +94,22 @@ pub(crate) fn look_at_space(shared: &Shared) {
     }
 }
 
-fn checkpoint(shared: &Shared, connection: &Connection) {
-    match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?))) {
-        Ok((in_log, copied)) => {
-            let (in_log, copied): (i64, i64) = (in_log, copied);
-            let pages = shared.wal.pages.load(Ordering::Relaxed);
-            if copied < in_log || pages >= RESTART_PAGES {
-                shared.wal.restart_wanted.store(pages >= RESTART_PAGES, Ordering::Relaxed);
-            }
-        }
+/// Copies the log once it has grown by enough since the last copy, at `copied_at` pages; asks the writer to start it
+/// anew when that alone does not keep it small.
+fn checkpoint(shared: &Shared, connection: &Connection, copied_at: &mut u64) {
+    let wal = &shared.wal;
+    let pages = wal.pages.load(Ordering::Relaxed);
+    // Fewer than then: the log was started anew meanwhile.
+    if pages < *copied_at {
+        *copied_at = 0;
+    }
+    // While the writer is to start the log anew, a copy would only be in its way.
+    if pages < *copied_at + CHECKPOINT_PAGES || wal.restart_wanted.load(Ordering::Relaxed) {
+        return;
+    }
+    *copied_at = pages;
+    match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+        Ok(()) => wal.restart_wanted.store(pages >= RESTART_PAGES, Ordering::Relaxed),
         Err(error) => tracing::warn!(%error, "a checkpoint failed; the log grows until one succeeds"),
     }
 }
@@ -123,5 +131,5 @@ fn probe(shared: &Shared) {
             Err(_) => return,
         }
     }
-    shared.disk.wrote();
+    shared.wrote();
 }

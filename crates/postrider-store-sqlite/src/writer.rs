@@ -9,6 +9,7 @@ use crate::{
     Shared,
     failure::{Failure, code, of_sql, unavailable},
     health::Commits,
+    schema,
 };
 use postrider_model::{delivery::DeliveryId, id::ApplicationId, time::Timestamp};
 use postrider_store::StoreError;
@@ -217,7 +218,12 @@ impl Writer {
 
     /// What checkpoints beside the writer could not copy, because writing never paused: a few pages.
     fn restart_log(&self) {
-        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
+        let restart = || {
+            self.connection.busy_timeout(schema::BUSY_CHECKPOINT)?;
+            self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+            self.connection.busy_timeout(schema::BUSY)
+        };
+        if let Err(error) = restart() {
             tracing::warn!(%error, "the write-ahead log could not be restarted");
         }
     }

@@ -1,6 +1,7 @@
 //! The lane of one endpoint.
 
 use super::{Handed, LANE_QUEUE, earlier};
+use bytes::Bytes;
 use postrider_model::{delivery::DeliveryId, time::Timestamp};
 use std::collections::{HashSet, VecDeque};
 
@@ -11,6 +12,8 @@ pub(super) struct Lane {
     pub(super) held: bool,
     /// Complete in memory, in the order in which they are served.
     pub(super) queue: VecDeque<Handed>,
+    /// Payload bytes of the queue.
+    pub(super) queued_bytes: usize,
     /// No delivery that lies only in the database is due earlier.
     pub(super) disk_due: Option<Timestamp>,
     pub(super) leased: HashSet<DeliveryId>,
@@ -18,6 +21,11 @@ pub(super) struct Lane {
     pub(super) reading: Option<Reading>,
     pub(super) in_ring: bool,
     pub(super) in_future: Option<Timestamp>,
+}
+
+/// Bytes that a delivery keeps in memory.
+fn size(handed: &Handed) -> usize {
+    handed.payload.as_ref().map_or(0, Bytes::len)
 }
 
 /// What a running reader may not have seen.
@@ -37,6 +45,34 @@ impl Lane {
             && due <= now
             && self.disk_due.is_none_or(|disk| disk > now)
             && self.queue.len() < LANE_QUEUE
+    }
+
+    /// To the end of the queue.
+    pub(super) fn push(&mut self, handed: Handed) {
+        self.queued_bytes += size(&handed);
+        self.queue.push_back(handed);
+    }
+
+    /// From the front of the queue.
+    pub(super) fn pop(&mut self) -> Option<Handed> {
+        let handed = self.queue.pop_front()?;
+        self.queued_bytes -= size(&handed);
+        Some(handed)
+    }
+
+    /// Takes a delivery out of the queue, wherever it stands; returns the bytes of its payload.
+    pub(super) fn take_out(&mut self, delivery: DeliveryId) -> usize {
+        let found = self.queue.iter().position(|handed| handed.delivery == delivery);
+        let bytes = found.and_then(|at| self.queue.remove(at)).map_or(0, |handed| size(&handed));
+        self.queued_bytes -= bytes;
+        bytes
+    }
+
+    /// Forgets what is complete in memory; it lies in the database too.
+    pub(super) fn queue_to_disk(&mut self) {
+        while let Some(handed) = self.pop() {
+            self.lies_on_disk(handed.due_at);
+        }
     }
 
     /// Something due then lies in the database only.

@@ -235,13 +235,18 @@ fn a_deleted_endpoint_leaves_nothing_behind() {
 }
 
 #[test]
-fn memory_for_payloads_is_bounded() {
-    let mut agenda = Agenda::new(5, 7);
-    for message in 0..4 {
+fn memory_for_payloads_is_bounded_and_no_lane_fills_it_alone() {
+    let mut agenda = Agenda::new(32, 7);
+    for message in 0..20 {
         agenda.hand_over(handed(1, message, 0), false, at(0));
     }
-    assert_eq!(agenda.queued_bytes, 4, "two payloads of two bytes");
+    assert_eq!(agenda.queued_bytes, 4, "an eighth: two payloads of two bytes");
     assert_eq!(take(&mut agenda, PLENTY, PLENTY, 0).len(), 2);
     assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(0)).len(), 1, "the others lie in the database");
-    assert_eq!(agenda.pending(), 4);
+    assert_eq!(agenda.pending(), 20);
+    for lane in 2..30 {
+        agenda.hand_over(handed(lane, 1, 0), false, at(0));
+        agenda.hand_over(handed(lane, 2, 0), false, at(0));
+    }
+    assert_eq!(agenda.queued_bytes, 32);
 }

@@ -1,6 +1,7 @@
 //! A data directory for a test, and the little that lies in it.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use bytes::Bytes;
 use postrider_model::{
