@@ -8,7 +8,11 @@ use tokio::{
 };
 
 async fn send_to(receiver: &Receiver) -> Exchange {
-    outbound(dev()).send(&request_to(&receiver.url()), within(5000)).await
+    send_over(&outbound(dev()), receiver).await
+}
+
+async fn send_over(outbound: &Outbound, receiver: &Receiver) -> Exchange {
+    outbound.send(&request_to(&receiver.url()), within(5000)).await
 }
 
 async fn answer(bytes: impl Into<Vec<u8>>) -> Exchange {
@@ -373,4 +377,36 @@ async fn a_header_with_a_line_break_is_not_sent() {
     request.headers.push(header("X-A", "1\r\nX-B: 2"));
     let exchange = outbound(dev()).send(&request, within(1000)).await;
     assert_eq!((exchange.outcome, exchange.sent, receiver.connections()), (Outcome::ConfigInvalid, false, 0));
+}
+
+/// E07, in small: a crowd of receivers that drip for ever costs each its own time and no one else's.
+#[tokio::test]
+async fn a_crowd_of_dripping_receivers_holds_nobody_up() {
+    let dripping =
+        Receiver::answering_once("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n").await;
+    let silent = Receiver::scripted(|stream, _| async move {
+        sleep(Duration::from_secs(20)).await;
+        drop(stream);
+    })
+    .await;
+    let healthy = Receiver::answering(OK).await;
+    let outbound = outbound(dev());
+    let started = Instant::now();
+    let mut crowd = tokio::task::JoinSet::new();
+    for number in 0..600 {
+        let outbound = outbound.clone();
+        let request = request_to(&if number % 2 == 0 { dripping.url() } else { silent.url() });
+        crowd.spawn(async move { outbound.send(&request, within(3000)).await.outcome });
+    }
+    while dripping.connections() + silent.connections() < 600 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let asked = Instant::now();
+    assert_eq!(send_over(&outbound, &healthy).await.outcome, Outcome::Succeeded);
+    assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+    let outcomes = crowd.join_all().await;
+    assert!(started.elapsed() < Duration::from_millis(4500), "{:?}", started.elapsed());
+    let count = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+    assert_eq!((count(Outcome::Succeeded), count(Outcome::Timeout)), (300, 300));
+    assert_eq!(outbound.shared.pool.len(), 1, "only the healthy connection is kept");
 }

@@ -125,3 +125,16 @@ async fn a_blocked_private_address_names_the_way_out() {
     let exchange = outbound.send(&request_to("https://hooks.example.com/"), within(1000)).await;
     assert!(exchange.detail.contains("a private address") && exchange.detail.contains("outbound.allow"));
 }
+
+/// U28: proxies that the environment names are not asked. Runs another test of this file in a process with them.
+#[test]
+fn proxies_of_the_environment_are_ignored() {
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "client::destination_tests::the_next_attempt_uses_the_new_address_of_a_name"]);
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        again.env(name, "http://127.0.0.1:9");
+    }
+    let output = again.env("NO_PROXY", "*").output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && shown.contains("1 passed"), "{shown}");
+}

@@ -133,7 +133,11 @@ fn reduce(status: u16, is_1_1: bool, fields: &[httparse::Header<'_>]) -> Result<
     };
     // Two ways to tell the length are an attempt to make two readers disagree (RFC 9112, section 6.1).
     let ambiguous = coding.is_some() && (length.is_some() || !is_1_1);
-    head.keep_alive = !ambiguous && !close && (is_1_1 || keep) && head.framing != Framing::UntilClose;
+    // A body announced where there is none (204, 304) may still come, and would be taken for the next answer.
+    let announced =
+        head.framing == Framing::Empty && (coding.is_some() || length.is_some_and(|length| length > 0));
+    head.keep_alive =
+        !ambiguous && !announced && !close && (is_1_1 || keep) && head.framing != Framing::UntilClose;
     Ok(head)
 }
 

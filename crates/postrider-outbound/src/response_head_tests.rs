@@ -38,6 +38,22 @@ fn some_statuses_have_no_body_whatever_they_say() {
     }
 }
 
+/// E18: a server that announces a body where there is none may send one, which would be taken for the next answer.
+#[test]
+fn a_connection_with_an_announced_body_that_is_none_is_not_kept() {
+    for status in [204, 304] {
+        for (field, kept) in [
+            ("", true),
+            ("Content-Length: 0\r\n", true),
+            ("Content-Length: 5\r\n", false),
+            ("Transfer-Encoding: chunked\r\n", false),
+        ] {
+            let head = head(&format!("HTTP/1.1 {status} X\r\n{field}\r\n")).unwrap();
+            assert_eq!((head.framing, head.keep_alive), (Framing::Empty, kept), "{status} {field}");
+        }
+    }
+}
+
 #[test]
 fn http_1_0_keeps_a_connection_only_when_it_says_so() {
     assert!(!head("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap().keep_alive);
