@@ -100,6 +100,8 @@ pub async fn an_endpoint_that_is_gone_is_disabled_with_the_reason(store: &dyn St
     let claimed = claim_with(store, 1, PLENTY).await.deliveries.remove(0);
     let recorded = record(store, &claimed, NextStep::GiveUp(GiveUp::Gone)).await;
     assert_eq!(recorded, Recorded::Stored(State::Failed(GiveUp::Gone)));
+    let standing = progress(store, &scope, claimed.lease.delivery.message, endpoint_id).await;
+    assert!(!standing.held, "what has ended does not wait: {standing:?}");
     let read = read_endpoint(store, &scope, endpoint_id).await;
     let disabled = read.disabled.clone().expect("it is disabled");
     assert_eq!(disabled.reason, DisabledReason::Gone);
