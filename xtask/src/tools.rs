@@ -17,6 +17,11 @@ pub(crate) fn component(root: &Path, name: &str, probe: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// What the examples in the documents call.
+pub(crate) fn curl(root: &Path) -> Result<()> {
+    packages(root, exists(&mut command(root, "curl", ["--version"])), &["curl", "ca-certificates"])
+}
+
 /// What a client suite needs of the machine: an interpreter and its package installer. The packages themselves are
 /// installed by the suite, into a folder below `target`.
 pub(crate) fn language(root: &Path, suite: &str) -> Result<()> {

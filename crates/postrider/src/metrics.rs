@@ -40,7 +40,7 @@ impl Metrics {
         );
         let oldest_due = Gauge::<f64, AtomicU64>::default();
         registry.register_with_unit(
-            "postrider_oldest_due_age",
+            "postrider_oldest_due",
             "Age of the oldest delivery that is due and could be attempted, but is not yet",
             Unit::Seconds,
             oldest_due.clone(),

@@ -179,7 +179,7 @@ async fn explain(say: &Narrator, publisher: &Publisher, published: &Value) -> Re
         say.attempt(number, row);
     }
     say.text(
-        "Newest first in the API, oldest first here. `trigger` tells a scheduled attempt from one that somebody asked for, \
+        "Newest first in the API, oldest first here. `triggerType` tells a scheduled attempt from one that somebody asked for, \
          and `response` is what Acme answered, with secrets blacked out.",
     );
     let destinations =

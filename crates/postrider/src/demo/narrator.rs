@@ -82,7 +82,7 @@ impl Narrator {
         );
         (self.out)(&format!("   {}\n", self.paint("33", &line)));
         // Our own additions to the attempt: the outcome's class, a sentence, and where the time went.
-        for (name, what) in [("outcome", "outcome"), ("detail", "that is"), ("phases", "time went to")] {
+        for (name, what) in [("outcome", "outcome"), ("detail", "that is"), ("timings", "time went to")] {
             match &row[name] {
                 Value::Null => {}
                 Value::String(text) if text.is_empty() => {}

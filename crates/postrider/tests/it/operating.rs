@@ -132,7 +132,7 @@ async fn metrics_show_what_was_accepted_attempted_and_committed() {
         "postrider_messages_accepted_total 1",
         "postrider_attempts_total{outcome=\"http_error\"} 1",
         "postrider_deliveries_pending 1",
-        "postrider_oldest_due_age_seconds 0.0",
+        "postrider_oldest_due_seconds 0.0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
