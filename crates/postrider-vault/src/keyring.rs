@@ -151,36 +151,6 @@ impl Keyring {
         self.keys.iter().map(|(name, kek)| (name.clone(), check_value(kek))).collect()
     }
 
-    /// Holds this keyring every key that a database remembers, with the same check value? The error names the keys
-    /// that are missing or different: a server must not start then, and must never make a new key instead.
-    pub fn ensure_covers(&self, remembered: &[(String, [u8; 8])]) -> Result<(), KeyringError> {
-        let missing: Vec<_> = remembered
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .filter(|name| self.get(name).is_none())
-            .collect();
-        if !missing.is_empty() {
-            return Err(KeyringError(format!(
-                "the database is sealed with keys that the keyring does not have: {}; use the keyring that belongs to \
-                 this database",
-                missing.join(", ")
-            )));
-        }
-        let different: Vec<_> = remembered
-            .iter()
-            .filter(|(name, value)| self.get(name).is_some_and(|kek| check_value(kek) != *value))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if !different.is_empty() {
-            return Err(KeyringError(format!(
-                "the keyring has other keys under the names that the database remembers: {}; use the keyring that \
-                 belongs to this database",
-                different.join(", ")
-            )));
-        }
-        Ok(())
-    }
-
     /// Name of the key that wraps new data keys.
     pub fn primary(&self) -> &str {
         &self.primary
