@@ -4,7 +4,9 @@
 //! attempt that its owner can see, and nothing is sent.
 
 use crate::config::Config;
-use postrider_model::{endpoint::Endpoint, headers, outcome::Outcome, signature, time::Timestamp};
+use postrider_model::{
+    endpoint::Endpoint, headers, outcome::Outcome, signature, time::Timestamp, url::Scheme,
+};
 use postrider_outbound::{Header, HeaderValue, Request, oauth::Token};
 use postrider_store::{deliveries::ClaimedDelivery, snapshot::Credentials};
 use secrecy::{ExposeSecret, SecretString};
@@ -83,6 +85,12 @@ fn judge(endpoint: &Endpoint, credentials: &Credentials, config: &Config) -> Res
         .url
         .judge(&config.url_rules)
         .map_err(|refusal| invalid(format!("the endpoint's URL is not allowed: {refusal}")))?;
+    let secrets = credentials.oauth.is_some() || credentials.headers.iter().any(|header| header.sensitive);
+    if secrets && endpoint.url.scheme() == Scheme::Http && !config.url_rules.dev {
+        return Err(invalid(
+            "credentials are sent over https only; change the endpoint's URL or remove them".to_owned(),
+        ));
+    }
     for header in &credentials.headers {
         headers::check(&header.name, header.value.expose_secret())
             .map_err(|refusal| invalid(format!("{refusal}; change the endpoint's headers")))?;
@@ -256,6 +264,23 @@ mod tests {
             assert_eq!(fault.outcome, Outcome::ConfigInvalid, "{name}");
             assert!(!fault.detail.contains(value), "{}", fault.detail);
         }
+    }
+
+    /// `security` 1.4.1: what was stored with `--dev` is not sent in clear by a server without it.
+    #[test]
+    fn a_sensitive_header_is_not_sent_over_http() {
+        let send = |sensitive, rules| {
+            let config = Config { url_rules: rules, ..Config::default() };
+            let endpoint = samples::endpoint("http://hooks.example.com/hook");
+            let credentials = samples::credentials(&[("X-Api-Token", "canary-canary", sensitive)]);
+            build(&samples::claimed(), &endpoint, &credentials, &config, samples::at())
+        };
+        let clear = || UrlRules { allow_http: true, ..UrlRules::default() };
+        let fault = send(true, clear()).expect_err("refused");
+        assert_eq!(fault.outcome, Outcome::ConfigInvalid);
+        assert!(fault.detail.contains("https") && !fault.detail.contains("canary"), "{}", fault.detail);
+        assert!(send(false, clear()).is_ok());
+        assert!(send(true, UrlRules { dev: true, ..UrlRules::default() }).is_ok());
     }
 
     #[test]
