@@ -108,12 +108,16 @@ impl Attempts {
         let mut exchange = self.outbound.send(&draft.request, deadline).await;
         if let Some(authorisation) = &mut authorisation {
             if exchange.status == Some(401) {
-                exchange = self.resend_authorised(&mut draft, authorisation, exchange, deadline).await;
+                exchange = self
+                    .resend_authorised(claimed, settings, &mut draft, authorisation, exchange, deadline)
+                    .await;
             }
             exchange.phases.token = Some(authorisation.took());
         }
         let tokens = authorisation.as_ref().map_or(&[][..], Authorisation::tokens);
-        exchange.body = redaction::redact(exchange.body, credentials, tokens);
+        let (body, cut) = redaction::redact(exchange.body, credentials, tokens);
+        exchange.body = body;
+        exchange.truncated |= cut;
         Ok(exchange)
     }
 
@@ -179,9 +183,12 @@ impl Attempts {
         if self.store.started(&claimed.lease, claimed.number, url) { Ok(()) } else { Err(Stop::LeaseLost) }
     }
 
-    /// The endpoint refused the access token: once more with a new one, if one may be fetched.
+    /// The endpoint refused the access token: once more with a new one, if one may be fetched and the endpoint is
+    /// still wanted as it was.
     async fn resend_authorised(
         &self,
+        claimed: &ClaimedDelivery,
+        settings: &SendSettings,
         draft: &mut Draft,
         authorisation: &mut Authorisation<'_>,
         refused: Exchange,
@@ -198,6 +205,9 @@ impl Attempts {
                 ),
                 ..refused
             },
+            Some(Ok(())) if self.still_wanted(claimed, settings, Some(authorisation)).await.is_err() => {
+                refused
+            }
             Some(Ok(())) => {
                 authorisation.token().into_iter().for_each(|token| draft.authorize(token));
                 let second = self.outbound.send(&draft.request, deadline).await;

@@ -1,15 +1,16 @@
 //! Keeps an attempt's own secrets out of the history: endpoints that echo requests are common.
 
 use bytes::Bytes;
-use postrider_model::redact;
+use postrider_model::{limits::RESPONSE_BODY_BYTES, redact};
 use postrider_outbound::oauth::Token;
 use postrider_store::snapshot::Credentials;
 use secrecy::{ExposeSecret, SecretString};
 
-/// `body` without any secret that the attempt used.
-pub(crate) fn redact(body: Bytes, credentials: &Credentials, tokens: &[Token]) -> Bytes {
+/// `body` without any secret that the attempt used, and whether its end was cut off: the marker is longer than the
+/// shortest secret.
+pub(crate) fn redact(body: Bytes, credentials: &Credentials, tokens: &[Token]) -> (Bytes, bool) {
     if body.is_empty() {
-        return body;
+        return (body, false);
     }
     let signing: Vec<SecretString> = credentials.signing.iter().map(|key| key.secret.to_text()).collect();
     let mut secrets: Vec<&str> = signing.iter().map(|text| without_prefix(text.expose_secret())).collect();
@@ -21,7 +22,10 @@ pub(crate) fn redact(body: Bytes, credentials: &Credentials, tokens: &[Token]) -
     }
     secrets.extend(credentials.oauth.iter().map(|oauth| oauth.client_secret.expose_secret()));
     secrets.extend(tokens.iter().map(|token| token.value.expose_secret()));
-    redact::redact(body, &secrets)
+    let mut clean = redact::redact(body, &secrets);
+    let cut = clean.len() > RESPONSE_BODY_BYTES;
+    clean.truncate(RESPONSE_BODY_BYTES);
+    (clean, cut)
 }
 
 /// The key material of `whsec_…` or `whsk_…`, which is found with and without its prefix.
@@ -43,9 +47,20 @@ mod tests {
         let token = Token { value: "access-token-9".into(), cached: true };
         let signing = credentials.signing[0].secret.to_text();
         let echo = format!("not-a-secret sesame-open-1 access-token-9 {}", signing.expose_secret());
-        let kept = redact(Bytes::from(echo), &credentials, &[token]);
+        let (kept, cut) = redact(Bytes::from(echo), &credentials, &[token]);
+        assert!(!cut);
         let kept = std::str::from_utf8(&kept).expect("text");
         assert!(kept.starts_with("not-a-secret [redacted] [redacted] "), "{kept}");
         assert!(!kept.contains(without_prefix(signing.expose_secret())), "{kept}");
+    }
+
+    /// An echo of many short secrets must not outgrow the cap of the history.
+    #[test]
+    fn a_redacted_body_stays_within_its_cap() {
+        let credentials = samples::credentials(&[("X-Key", "sesame-8", true)]);
+        let echo = "sesame-8,".repeat(RESPONSE_BODY_BYTES / 9);
+        let (kept, cut) = redact(Bytes::from(echo), &credentials, &[]);
+        assert!(kept.starts_with(b"[redacted],[redacted],"));
+        assert_eq!((kept.len(), cut), (RESPONSE_BODY_BYTES, true));
     }
 }

@@ -2,6 +2,7 @@
 
 use postrider_testing::{Endpoint, Receiver, Reply, TestServer, minutes};
 use serde_json::json;
+use std::time::Duration;
 
 async fn with_oauth(server: &TestServer, receiver: &Receiver, tokens: &Receiver) -> Endpoint {
     let endpoint = server.endpoint(&server.default_app().await, &receiver.url()).await;
@@ -48,6 +49,26 @@ async fn without_a_token_nothing_is_sent_and_the_attempt_says_why() {
     assert!(receiver.requests().is_empty());
     server.clock.advance(minutes(10)).await;
     assert_eq!(server.attempts(&message).await.statuses(), [0, 200]);
+}
+
+/// LIFE-2: a second request after a 401 begins as late as any other, so it is not sent to a disabled endpoint.
+#[tokio::test]
+async fn a_401_is_not_followed_by_a_new_token_once_the_endpoint_is_disabled() {
+    let server = TestServer::start().await;
+    let receiver =
+        Receiver::start([Reply::Status(200), Reply::Slow(Duration::from_secs(1), 401), Reply::Status(200)])
+            .await;
+    let tokens = Receiver::start([token("t-one"), token("t-two")]).await;
+    let endpoint = with_oauth(&server, &receiver, &tokens).await;
+    let first = server.send("document.processed", json!({})).await;
+    server.wait_for_attempts(&first, 1).await;
+    // Younger tokens are not replaced, and their age is real time, which the test's clock does not move.
+    tokio::time::sleep(Duration::from_millis(5200)).await;
+    let second = server.send("document.processed", json!({})).await;
+    receiver.wait_for(2).await;
+    server.client().patch(&endpoint.path(), json!({ "disabled": true })).await.expect(200);
+    assert_eq!(server.wait_for_attempts(&second, 1).await.statuses(), [401]);
+    assert_eq!(receiver.requests().len(), 2);
 }
 
 #[tokio::test]
