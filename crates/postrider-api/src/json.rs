@@ -31,6 +31,9 @@ const DRAIN_BYTES: usize = 16 * 1024 * 1024;
 /// The same as a time.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
+/// What an answer repeats of a name that it refuses (`security` 1.9).
+const NAME_CHARACTERS: usize = 64;
+
 /// A JSON body of at most `LIMIT` bytes. `content-type` is not looked at: clients leave it out or send others.
 #[derive(Debug)]
 pub struct JsonBody<T, const LIMIT: usize = CONFIGURATION_BYTES>(pub T);
@@ -146,7 +149,7 @@ fn problem(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
         .iter()
         .filter_map(|segment| match segment {
             Segment::Seq { index } => Some(format!("[{index}]")),
-            Segment::Map { key } => Some(key.clone()),
+            Segment::Map { key } => Some(shorten(key)),
             Segment::Enum { variant } => Some(variant.clone()),
             Segment::Unknown => None,
         })
@@ -172,6 +175,14 @@ fn problem(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
             text.to_owned()
         };
     Problem::json(path, message)
+}
+
+/// The start of a name that a caller made up, enough to find it.
+fn shorten(name: &str) -> String {
+    match name.char_indices().nth(NAME_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
 }
 
 /// What serde calls types, as a caller of an HTTP API calls them.
@@ -271,6 +282,18 @@ mod tests {
             let refusal = refusal(text);
             assert!(refusal.contains(expected) && !refusal.contains("canary"), "{text}: {refusal}");
         }
+    }
+
+    /// `security` 1.9: what a caller sent does not come back at length.
+    #[test]
+    fn a_problem_repeats_at_most_the_start_of_a_name() {
+        let name = "ü".repeat(100_000);
+        let refusal = refusal(&format!(r#"{{"name":"x","metadata":{{"{name}":7}}}}"#));
+        assert!(
+            refusal.contains("metadata") && refusal.contains("ü…") && refusal.len() < 1000,
+            "{}",
+            refusal.len()
+        );
     }
 
     /// P02, P04, P05.
