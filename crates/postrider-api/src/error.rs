@@ -193,6 +193,15 @@ impl ApiError {
         )
     }
 
+    /// 508: an endpoint leads back to this server.
+    pub fn loop_detected() -> Self {
+        Self::coded(
+            StatusCode::LOOP_DETECTED,
+            "loop_detected",
+            "This is a delivery of a webhook server, not a call: change the URL of the endpoint that leads here.",
+        )
+    }
+
     /// 405.
     pub fn method_not_allowed() -> Self {
         Self::coded(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")

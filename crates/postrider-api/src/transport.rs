@@ -1,4 +1,4 @@
-//! What every request passes on its way in and out: spelling of the path, host names, time, panics, CORS, and JSON for
+//! What every request passes on its way in and out: spelling of the path, host names, loops, time, panics, CORS, and JSON for
 //! whatever finds no handler.
 
 use crate::{error::ApiError, state::ApiState};
@@ -9,7 +9,7 @@ use axum::{
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use http::{Uri, header, uri::PathAndQuery};
+use http::{HeaderValue, Uri, header, uri::PathAndQuery};
 use std::{any::Any, time::Duration};
 use tower::util::MapRequest;
 use tower_http::{
@@ -19,6 +19,8 @@ use tower_http::{
 
 /// A handler has answered after this time, reading the body included.
 const HANDLER_TIME: Duration = Duration::from_secs(35);
+/// How the `User-Agent` of deliveries begins, unless the operator chose another.
+const DELIVERY_AGENT: &[u8] = b"Postrider/";
 /// How long browsers may remember a CORS answer.
 const CORS_AGE: Duration = Duration::from_mins(10);
 
@@ -33,6 +35,7 @@ pub fn wrap(routes: Router<ApiState>, state: ApiState) -> Router {
         .fallback_service(MapRequest::new(routes, without_trailing_slash))
         .layer(from_fn(in_time))
         .layer(from_fn_with_state(state, under_our_name))
+        .layer(from_fn(no_delivery))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(cors())
 }
@@ -75,6 +78,17 @@ async fn in_time(request: Request, next: Next) -> Response {
                 .into_response()
         }
     }
+}
+
+/// A delivery that comes back would publish itself again and again (`security` T13). The outbound client refuses our own
+/// addresses; a load balancer's or a proxy's is recognised only here.
+async fn no_delivery(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let agent = headers.get(header::USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
+    if agent.starts_with(DELIVERY_AGENT) && headers.contains_key("webhook-id") {
+        return ApiError::loop_detected().into_response();
+    }
+    next.run(request).await
 }
 
 async fn under_our_name(State(state): State<ApiState>, request: Request, next: Next) -> Response {

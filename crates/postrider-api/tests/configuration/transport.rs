@@ -79,6 +79,23 @@ async fn only_the_names_of_this_server_are_answered() {
     api.raw("GET", "/api/v1/health/ping", &[("host", "10.0.0.1")], None).await.is(204);
 }
 
+/// U26, LOOP-1: an endpoint that leads back here, through whatever names and proxies, does not publish.
+#[tokio::test]
+async fn a_delivery_that_comes_back_is_refused() {
+    let api = Api::start().await;
+    api.app("app").await;
+    let message = r#"{"eventType":"a.b","payload":{}}"#;
+    let call = async |headers: &[(&str, &str)]| {
+        let headers = [&[bearer(&api.token)], headers].concat();
+        api.raw("POST", "/api/v1/app/app/msg", &headers, Some(Body::from(message))).await
+    };
+    let ours = [("user-agent", "Postrider/1.2.3"), ("webhook-id", "msg_1")];
+    assert_eq!(call(&ours).await.is(508).body["code"], "loop_detected");
+    for harmless in [&ours[..1], &ours[1..], &[("user-agent", "curl/8"), ours[1]]] {
+        call(harmless).await.is(202);
+    }
+}
+
 #[tokio::test]
 async fn browsers_may_call_from_anywhere() {
     let api = Api::start().await;
