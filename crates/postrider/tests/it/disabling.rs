@@ -3,6 +3,7 @@
 use postrider_testing::{Receiver, TestServer, minutes};
 use serde_json::json;
 
+/// E13.
 #[tokio::test]
 async fn an_endpoint_that_answers_410_is_disabled_with_the_reason_shown() {
     let server = TestServer::start().await;

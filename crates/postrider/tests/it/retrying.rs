@@ -35,6 +35,7 @@ async fn after_the_last_wait_the_delivery_has_failed_and_is_not_tried_again() {
     assert_eq!(receiver.requests().len(), 10);
 }
 
+/// E12, E13.
 #[tokio::test]
 async fn retry_after_stretches_the_wait_but_not_beyond_an_hour() {
     let server = TestServer::start().await;
