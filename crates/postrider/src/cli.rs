@@ -32,8 +32,9 @@ Examples:
   postrider serve --config /etc/postrider/postrider.toml
   POSTRIDER_SERVER__LISTEN=0.0.0.0:8071 postrider serve --keyring /run/secrets/keyring.toml
 
-The server stops on SIGTERM or Ctrl-C: it accepts nothing more, finishes what runs, and exits with 0. A second signal
-ends it at once. Exit code 78 means that the configuration must be put right first.")]
+The server stops on SIGTERM or Ctrl-C: it accepts nothing more, finishes what runs, and exits
+with 0. A second signal ends it at once. Exit code 78 means that the configuration must be put
+right first.")]
     Serve(Serve),
     /// Show in ten seconds what Postrider does, on a temporary database
     Demo,

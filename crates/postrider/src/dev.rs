@@ -115,15 +115,18 @@ pub fn greeting(node: &Node, data_dir: &Path, token: &SecretString, receiver: &s
     let token = token.expose_secret();
     let mut text = format!(
         "\nPostrider {} runs at {url} for development, its data in {}.\n\n  API key   {token}\n  API page  {url}/docs\n\n\
-         Paste this into another terminal:\n\n  export URL={url}\n  export KEY={token}\n",
+         Paste this into another terminal:\n\n  export POSTRIDER_URL={url} RECEIVER_URL={receiver}\n  export POSTRIDER_TOKEN={token}\n",
         env!("CARGO_PKG_VERSION"),
         data_dir.display(),
         url = node.url,
+        receiver = receiver.trim_end_matches("/webhooks"),
     );
     for step in steps(receiver) {
         text.push_str(&curl(&step));
     }
-    text.push_str("\nThe key is new at each start. Ctrl-C stops the server.\n");
+    text.push_str(
+        "\nThe key is new at each start. The examples of docs/ can be pasted too. Ctrl-C stops the server.\n",
+    );
     text
 }
 
@@ -133,9 +136,9 @@ fn curl(step: &Step) -> String {
         (method, _) => format!(" -X {method}"),
     };
     let body =
-        step.body.as_ref().map(|body| format!(" \\\n    -H 'Content-Type: application/json' -d '{body}'"));
+        step.body.as_ref().map(|body| format!(" -H 'Content-Type: application/json' \\\n    -d '{body}'"));
     format!(
-        "\n  # {}\n  curl -sS{method} \"$URL{}\" -H \"Authorization: Bearer $KEY\"{}; echo\n",
+        "\n  # {}\n  curl -sS{method} \"$POSTRIDER_URL{}\" \\\n    -H \"Authorization: Bearer $POSTRIDER_TOKEN\"{}; echo\n",
         step.what,
         step.path,
         body.unwrap_or_default()
@@ -156,9 +159,12 @@ mod tests {
     fn the_lines_to_paste_name_what_the_steps_call() {
         let steps = steps("http://127.0.0.1:8072/webhooks");
         let text: String = steps.iter().map(curl).collect();
-        assert!(text.contains("curl -sS \"$URL/api/v1/app?get_if_exists=true\""), "{text}");
-        assert!(text.contains("curl -sS -X PUT \"$URL/api/v1/app/acme/endpoint/acme-main\""), "{text}");
+        assert!(text.contains("curl -sS \"$POSTRIDER_URL/api/v1/app?get_if_exists=true\""), "{text}");
+        assert!(
+            text.contains("curl -sS -X PUT \"$POSTRIDER_URL/api/v1/app/acme/endpoint/acme-main\""),
+            "{text}"
+        );
         assert!(text.contains("\"url\":\"http://127.0.0.1:8072/webhooks\""), "{text}");
-        assert_eq!(text.matches("Authorization: Bearer $KEY").count(), steps.len());
+        assert_eq!(text.matches("Authorization: Bearer $POSTRIDER_TOKEN").count(), steps.len());
     }
 }

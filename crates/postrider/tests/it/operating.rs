@@ -11,7 +11,7 @@ async fn the_lines_that_dev_prints_work_when_pasted() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::dev(folder.path());
     let text = process.log();
-    assert!(text.contains(&format!("export KEY={}", process.token)), "{text}");
+    assert!(text.contains(&format!("export POSTRIDER_TOKEN={}", process.token)), "{text}");
     let receiver = text.split("\"url\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
     for _ in 0..2 {
         for step in postrider::dev::steps(receiver) {
