@@ -16,11 +16,17 @@ use postrider_store::{
     deliveries::{ClaimedDelivery, Deliveries},
 };
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 /// A delivery during whose attempts the process died this often runs alone among its kind, so that the next death names
 /// the culprit. Not from the first on: an innocent `kill -9` costs nothing.
 const SUSPECT_DEATHS: u32 = 2;
+/// How long after the start suspects begin. A server that is killed again and again from outside, each time just after
+/// its start, must not find the same innocent delivery guilty of all three deaths.
+const SUSPECTS_AFTER: Duration = Duration::from_secs(1);
 /// How long a delivery that was not wanted keeps its lease, so that one that is due again at once cannot spin.
 const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -30,6 +36,7 @@ pub(crate) struct Dispatch {
     attempts: Attempts,
     recorder: Recorder,
     suspects: Semaphore,
+    started: Instant,
     metrics: Metrics,
     stop: Stop,
 }
@@ -46,6 +53,7 @@ impl Dispatch {
             attempts: Attempts::new(Arc::clone(&store), outbound, config),
             recorder: Recorder::new(Arc::clone(&store) as Arc<dyn Deliveries>, metrics.clone()),
             suspects: Semaphore::new(1),
+            started: Instant::now(),
             store,
             metrics,
             stop,
@@ -85,7 +93,8 @@ impl Dispatch {
         }
     }
 
-    /// Waits until the delivery may begin: suspects one at a time, everything else at once, and nothing in a drain.
+    /// Waits until the delivery may begin: suspects one at a time and not right after the start, everything else at
+    /// once, and nothing in a drain.
     async fn turn(&self, claimed: &ClaimedDelivery) -> Option<Option<SemaphorePermit<'_>>> {
         if self.stop.draining.is_cancelled() {
             return None;
@@ -96,8 +105,13 @@ impl Dispatch {
         tokio::select! {
             biased;
             () = self.stop.draining.cancelled() => None,
-            permit = self.suspects.acquire() => permit.ok().map(Some),
+            permit = self.suspect_turn() => permit.map(Some),
         }
+    }
+
+    async fn suspect_turn(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::time::sleep_until(self.started + SUSPECTS_AFTER).await;
+        self.suspects.acquire().await.ok()
     }
 
     /// The attempt; a panic in it is a failed attempt that its owner can see, retried by the schedule.

@@ -15,7 +15,11 @@ pub(crate) fn redact(body: Bytes, credentials: &Credentials, tokens: &[Token]) -
     let signing: Vec<SecretString> = credentials.signing.iter().map(|key| key.secret.to_text()).collect();
     let mut secrets: Vec<&str> = signing.iter().map(|text| without_prefix(text.expose_secret())).collect();
     let sensitive = credentials.headers.iter().filter(|header| header.sensitive);
-    for value in sensitive.map(|header| header.value.expose_secret()) {
+    let sensitive: Vec<&str> = sensitive.map(|header| header.value.expose_secret()).collect();
+    let passwords: Vec<SecretString> =
+        sensitive.iter().filter_map(|value| redact::basic_password(value)).collect();
+    secrets.extend(passwords.iter().map(ExposeSecret::expose_secret));
+    for value in sensitive {
         // `Bearer abc`, `Basic abc`: an endpoint may echo the second word alone.
         secrets.extend(value.split_once(' ').map(|(_, credential)| credential.trim_start()));
         secrets.push(value);
@@ -52,6 +56,15 @@ mod tests {
         let kept = std::str::from_utf8(&kept).expect("text");
         assert!(kept.starts_with("not-a-secret [redacted] [redacted] "), "{kept}");
         assert!(!kept.contains(without_prefix(signing.expose_secret())), "{kept}");
+    }
+
+    /// T11: `user:open-sesame` in base64; a receiver that decodes it may say which password was wrong.
+    #[test]
+    fn a_password_is_removed_also_where_it_was_decoded() {
+        let basic = [("Authorization", "Basic dXNlcjpvcGVuLXNlc2FtZQ==", true)];
+        let echo = "wrong password open-sesame in dXNlcjpvcGVuLXNlc2FtZQ==";
+        let (kept, _) = redact(Bytes::from(echo), &samples::credentials(&basic), &[]);
+        assert_eq!(kept, "wrong password [redacted] in [redacted]");
     }
 
     /// An echo of many short secrets must not outgrow the cap of the history.
