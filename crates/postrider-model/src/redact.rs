@@ -9,6 +9,7 @@ use base64::{
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
+use secrecy::SecretString;
 use std::{fmt::Write as _, ops::Range};
 
 mod views;
@@ -16,6 +17,16 @@ mod views;
 /// Shorter secrets are left alone: replacing every `admin` or `1234` would hide the answer and protect nothing.
 const SHORTEST: usize = 8;
 const MARKER: &[u8] = b"[redacted]";
+
+/// The password of `Basic …` (RFC 7617), which is not written out in the header's value.
+pub fn basic_password(value: &str) -> Option<SecretString> {
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    decoded.split_once(':').map(|(_, password)| password.into())
+}
 
 /// Replaces every occurrence of a secret of at least 8 bytes in `body` by `[redacted]`: raw, base64 (standard and URL
 /// alphabet, with or without padding, also in the middle of something longer), hexadecimal, percent-encoded and
