@@ -115,14 +115,15 @@ impl OAuthSettings {
         }
         let mut names = BTreeSet::new();
         for (name, value) in &self.extra_headers {
+            // First, so that what is repeated below has a bounded length.
+            if let Err(refusal) = crate::headers::check(name, value) {
+                return refuse("extraHeaders", refusal.to_string());
+            }
             if !names.insert(name.to_ascii_lowercase()) {
                 return refuse(
                     "extraHeaders",
                     format!("`{name}` is given twice; names differ by more than their case"),
                 );
-            }
-            if let Err(refusal) = crate::headers::check(name, value) {
-                return refuse("extraHeaders", refusal.to_string());
             }
             // Extra headers are shown when the settings are read, so nothing secret belongs there.
             if crate::headers::is_sensitive_name(name) {
@@ -208,6 +209,9 @@ mod tests {
         }
         assert_eq!(refused(|it| it.extra_headers = map(&[("X-A", "1"), ("x-a", "2")])), "extraHeaders");
         assert_eq!(refused(|it| it.extra_headers = map(&[("X-A", "1\r\n")])), "extraHeaders");
+        let mut long = settings();
+        long.extra_headers = map(&[(&"X".repeat(100_000), "1"), (&"x".repeat(100_000), "2")]);
+        assert!(long.check().unwrap_err().reason.len() < 500, "what was sent does not come back at length");
     }
 
     #[test]
