@@ -24,7 +24,7 @@ pub struct Server {
     /// Private key of `tls_certificate` in PEM.
     pub tls_key: Option<PathBuf>,
     /// Addresses or networks (`10.1.2.3`, `10.0.0.0/8`) of reverse proxies in front of the API. Only from them
-    /// `X-Forwarded-For` is believed.
+    /// `X-Forwarded-For` is believed; beyond loopback and without a certificate, only they may connect.
     pub trusted_proxies: Vec<Network>,
     /// Seconds that a client may take to send the head of a request (1 to 300).
     pub header_seconds: u64,

@@ -16,10 +16,16 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
 };
-use places::Places;
+use places::{Place, Places};
 use postrider_api::auth::ClientAddress;
 use proxies::Network;
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -47,21 +53,25 @@ pub struct Listener {
 struct Shared {
     tls: Option<TlsAcceptor>,
     proxies: Vec<Network>,
+    /// Plain HTTP beyond this machine: only the proxies, which end TLS, may connect.
+    only_proxies: bool,
     places: Arc<Places>,
     head_time: Duration,
 }
 
 /// How connections are secured; decided before anything is opened.
-pub struct Transport(Option<TlsAcceptor>);
+pub struct Transport {
+    tls: Option<TlsAcceptor>,
+    only_proxies: bool,
+}
 
 impl Transport {
     /// Loads the certificate, if one is set. Refuses plain HTTP beyond this machine unless a proxy in front is named,
     /// or in `dev`.
     pub fn of(settings: &Server, dev: bool) -> Result<Self, Failure> {
         let tls = tls::acceptor(settings)?;
-        let plain =
-            tls.is_none() && !settings.listen.ip().is_loopback() && settings.trusted_proxies.is_empty();
-        if plain && !dev {
+        let only_proxies = tls.is_none() && !settings.listen.ip().is_loopback() && !dev;
+        if only_proxies && settings.trusted_proxies.is_empty() {
             return Err(Failure::config(format!(
                 "refusing to serve plain HTTP on {}: API keys would cross the network in clear. Set \
                  `server.tls_certificate` and `server.tls_key`, or name the proxy that ends TLS in \
@@ -69,7 +79,7 @@ impl Transport {
                 settings.listen
             )));
         }
-        Ok(Self(tls))
+        Ok(Self { tls, only_proxies })
     }
 }
 
@@ -85,7 +95,8 @@ impl Listener {
             address,
             connections: Arc::new(Semaphore::new(settings.connections.clamp(1, Semaphore::MAX_PERMITS))),
             shared: Arc::new(Shared {
-                tls: transport.0,
+                tls: transport.tls,
+                only_proxies: transport.only_proxies,
                 proxies: settings.trusted_proxies.clone(),
                 places: Places::new(settings.connections_per_address.max(1)),
                 head_time: settings.header_time(),
@@ -125,12 +136,7 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let proxy = self.shared.proxies.iter().any(|network| network.contains(peer.ip()));
-                    let place = if proxy { None } else { self.shared.places.take(peer.ip()) };
-                    if place.is_none() && !proxy {
-                        tracing::debug!(%peer, "too many connections of this address");
-                        continue;
-                    }
+                    let Some(place) = self.shared.admit(peer.ip()) else { continue };
                     let connection = connection(
                         stream,
                         peer,
@@ -153,6 +159,25 @@ impl Listener {
         tracker.close();
         graceful.shutdown().await;
         tracker.wait().await;
+    }
+}
+
+impl Shared {
+    /// A place for a connection, or `None`: it is closed at once. Proxies speak for many and are not counted.
+    fn admit(&self, peer: IpAddr) -> Option<Place> {
+        let proxy = self.proxies.iter().any(|network| network.contains(peer));
+        if self.only_proxies && !proxy && !peer.to_canonical().is_loopback() {
+            tracing::debug!(%peer, "neither a trusted proxy nor this machine, and without TLS");
+            return None;
+        }
+        if proxy {
+            return Some(Place::uncounted());
+        }
+        let place = self.places.take(peer);
+        if place.is_none() {
+            tracing::debug!(%peer, "too many connections of this address");
+        }
+        place
     }
 }
 
@@ -206,4 +231,35 @@ fn admit(request: Request<Incoming>, peer: SocketAddr, proxies: &[Network]) -> R
     let mut request = request.map(|incoming| Body::new(body::Paced::new(incoming)));
     request.extensions_mut().insert(ClientAddress(client.ip()));
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(listen: &str, proxies: &[&str]) -> Shared {
+        let settings = Server {
+            listen: listen.parse().unwrap(),
+            trusted_proxies: proxies.iter().map(|network| network.parse().unwrap()).collect(),
+            ..Server::default()
+        };
+        let transport = Transport::of(&settings, false).unwrap();
+        Shared {
+            tls: transport.tls,
+            only_proxies: transport.only_proxies,
+            proxies: settings.trusted_proxies,
+            places: Places::new(1),
+            head_time: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn plain_http_beyond_this_machine_is_for_the_named_proxies_only() {
+        let behind = shared("0.0.0.0:8071", &["10.0.0.0/8"]);
+        let admitted = |shared: &Shared, peer: &str| shared.admit(peer.parse().unwrap()).is_some();
+        assert!(admitted(&behind, "10.1.2.3") && admitted(&behind, "127.0.0.1"));
+        assert!(!admitted(&behind, "192.0.2.1"));
+        let local = shared("127.0.0.1:8071", &[]);
+        assert!(admitted(&local, "127.0.0.1"));
+    }
 }

@@ -12,10 +12,14 @@ pub(super) struct Places {
     taken: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A place; given back when dropped.
-pub(super) struct Place {
-    places: Arc<Places>,
-    address: IpAddr,
+/// A place; given back when dropped. `None`: one that is not counted.
+pub(super) struct Place(Option<(Arc<Places>, IpAddr)>);
+
+impl Place {
+    /// For whoever speaks for many.
+    pub(super) fn uncounted() -> Self {
+        Self(None)
+    }
 }
 
 impl Places {
@@ -31,7 +35,7 @@ impl Places {
             return None;
         }
         *count += 1;
-        Some(Place { places: Arc::clone(self), address })
+        Some(Place(Some((Arc::clone(self), address))))
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -41,11 +45,12 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        if let Some(count) = taken.get_mut(&self.address) {
+        let Some((places, address)) = &self.0 else { return };
+        let mut taken = places.taken();
+        if let Some(count) = taken.get_mut(address) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&self.address);
+                taken.remove(address);
             }
         }
     }
