@@ -39,6 +39,8 @@ pub enum Reply {
     Drop,
     /// Writes these bytes, whatever they are, and closes.
     Raw(Bytes),
+    /// Does what this says of the request.
+    By(fn(&Received) -> Reply),
 }
 
 impl Reply {
@@ -51,6 +53,11 @@ impl Reply {
     pub fn json(status: u16, body: &Value) -> Self {
         let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
         Self::Full(status, headers, Bytes::from(body.to_string()))
+    }
+
+    /// Decides by the request.
+    pub fn by(decide: fn(&Received) -> Self) -> Self {
+        Self::By(decide)
     }
 
     /// Answers with a header field.
@@ -199,7 +206,10 @@ impl Shared {
     async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         let mut buffer = Vec::new();
         while let Ok(Some(received)) = wire::read(&mut stream, &mut buffer).await {
-            let reply = self.next();
+            let reply = match self.next() {
+                Reply::By(decide) => decide(&received),
+                reply => reply,
+            };
             lock(&self.requests).push(received.clone());
             self.arrived.notify_waiters();
             if !matches!(self.reply(reply, &received, &mut stream).await, Ok(true)) {
@@ -230,7 +240,8 @@ impl Shared {
                 write(stream, status, &[], b"at last").await?;
             }
             Reply::Hang => std::future::pending().await,
-            Reply::Drop => return Ok(false),
+            // A decision that leads to another decision is no answer.
+            Reply::Drop | Reply::By(_) => return Ok(false),
             Reply::Raw(bytes) => {
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;

@@ -184,15 +184,20 @@ impl TestServer {
     }
 
     /// Stops it in order and starts it again on the same database. Clock, token and port are new.
-    pub async fn restart(mut self) -> Self {
+    pub async fn restart(self) -> Self {
+        self.restart_with(|_| {}).await
+    }
+
+    /// The same with changed settings, or files: while `change` runs, the database is closed.
+    pub async fn restart_with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         self.halt().await;
-        self.again().await
+        self.again(change).await
     }
 
     /// Ends it as `kill -9` would: nothing is finished or closed. Then starts it again on the same database.
     pub async fn crash(mut self) -> Self {
         self.cut();
-        self.again().await
+        self.again(|_| {}).await
     }
 
     async fn halt(&mut self) {
@@ -202,11 +207,12 @@ impl TestServer {
         self.cut();
     }
 
-    async fn again(mut self) -> Self {
-        let (config, mode, folder) = (self.config.clone(), self.mode, self.folder.take());
+    async fn again(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        let (mut config, mode, folder) = (self.config.clone(), self.mode, self.folder.take());
         let resolver = self.resolver.take();
         // Every handle of the store goes, and with the last one its lock.
         drop(self);
+        change(&mut config);
         Self::boot(config, mode, resolver, folder).await
     }
 

@@ -50,7 +50,8 @@ async fn an_accepted_message_survives_a_crash_before_its_delivery() {
     receiver.wait_for(1).await;
     let server = server.crash().await;
     receiver.replies([200]);
-    server.clock.advance(postrider_testing::minutes(1)).await;
+    // Long enough for the second retry: the first one may have met the old script.
+    server.clock.advance(postrider_testing::minutes(30)).await;
     let attempts = server.attempts(&message).await;
     assert_eq!(attempts.statuses().last(), Some(&200), "{attempts:?}");
 }

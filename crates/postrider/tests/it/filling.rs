@@ -1,0 +1,88 @@
+//! A disk without space: refused, paused, and on again without a restart.
+
+use postrider_testing::{Receiver, TestServer, hours, seconds};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// So much space that a few dozen messages fill it.
+const PAGES: u32 = 1000;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn small() -> TestServer {
+    TestServer::with(|config| {
+        config.sqlite.max_pages = Some(PAGES);
+        config.delivery.retention.messages_days = 1;
+        config.delivery.retention.sweep_interval_secs = 1;
+    })
+    .await
+}
+
+/// Publishes to an application without endpoints until that is refused. How many were accepted.
+async fn fill(server: &TestServer) -> usize {
+    let nobody = server.app("nobody").await;
+    let body = json!({ "eventType": "invoice.paid", "payload": { "filler": "x".repeat(50_000) } });
+    for accepted in 0..500 {
+        let answer = server.client().post(&format!("{}/msg", nobody.path()), body.clone()).await;
+        if answer.status != 202 {
+            let refused = answer.expect(507);
+            assert_eq!(refused["code"], "storage_full");
+            return accepted;
+        }
+    }
+    panic!("it never gets full");
+}
+
+/// DUR-7, R-FULL: nothing is accepted that cannot be kept, nothing sent that cannot be recorded, reading goes on; and
+/// when space returns, so does the service.
+#[tokio::test]
+async fn a_full_disk_refuses_and_pauses_and_recovers_without_a_restart() {
+    let server = small().await;
+    let receiver = Receiver::start([503, 200]).await;
+    let endpoint = server.endpoint(&server.default_app().await, &receiver.url()).await;
+    let message = server.send("invoice.paid", json!({ "id": 1 })).await;
+    receiver.wait_for(1).await;
+    server.clock.quiet().await;
+    assert!(fill(&server).await > 20);
+
+    assert_eq!(server.attempts(&message).await.statuses(), [503], "reading works");
+    let refused = server.client().patch(&endpoint.path(), json!({ "description": "x" })).await;
+    assert_eq!(refused.status, 507, "{refused:?}");
+    let health = server.client().get("/api/v1/health").await.expect(503);
+    assert!(health.to_string().contains("cannot write"), "{health}");
+    server.store.clock().advance(seconds(10));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(receiver.requests().len(), 1, "the retry is due, but could not be recorded");
+
+    // Retention makes space.
+    server.store.clock().advance(hours(25));
+    let begun = Instant::now();
+    while server.client().get("/api/v1/health").await.status != 200 {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", server.client().get("/api/v1/health").await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(server.wait_for_attempts(&message, 2).await.statuses(), [503, 200]);
+    receiver.replies([200]);
+    let later = server.send("invoice.paid", json!({ "id": 2 })).await;
+    assert_eq!(server.wait_for_attempts(&later, 1).await.statuses(), [200]);
+}
+
+/// DUR-7: what was accepted before is intact after a restart with more space.
+#[tokio::test]
+async fn nothing_accepted_is_lost_by_a_full_disk() {
+    let server = small().await;
+    let receiver = Receiver::start([503]).await;
+    server.endpoint(&server.default_app().await, &receiver.url()).await;
+    let mut messages = Vec::new();
+    for number in 0..10 {
+        messages.push(server.send("invoice.paid", json!({ "number": number })).await);
+    }
+    server.clock.quiet().await;
+    fill(&server).await;
+    let server = server.restart_with(|config| config.sqlite.max_pages = None).await;
+    receiver.replies([200]);
+    server.clock.advance(seconds(10)).await;
+    for message in &messages {
+        assert_eq!(server.attempts(message).await.statuses(), [503, 200]);
+    }
+    server.client().get("/api/v1/health").await.expect(200);
+}
