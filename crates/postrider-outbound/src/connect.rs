@@ -317,7 +317,8 @@ pub(crate) fn place(url: &EndpointUrl) -> String {
     }
 }
 
-fn host_text(url: &EndpointUrl) -> String {
+/// The host alone, for a sentence.
+pub(crate) fn host_text(url: &EndpointUrl) -> String {
     match url.host() {
         Host::Domain(name) => name.clone(),
         Host::V4(ip) => ip.to_string(),

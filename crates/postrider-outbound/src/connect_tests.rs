@@ -6,7 +6,12 @@ use crate::{
     testing::{OK, StubDns, credential, dev, owner, read_request, request_to, within},
 };
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, date_time_ymd};
-use rustls::{ServerConfig, crypto::aws_lc_rs};
+use rustls::{
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    version::{TLS12, TLS13},
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::Write;
 use tempfile::NamedTempFile;
@@ -93,10 +98,18 @@ struct Identity {
 }
 
 async fn serve(identity: Identity) -> SocketAddr {
+    serve_with(identity, rustls::ALL_VERSIONS, WebPkiClientVerifier::no_client_auth()).await
+}
+
+async fn serve_with(
+    identity: Identity,
+    versions: &[&'static SupportedProtocolVersion],
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> SocketAddr {
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(vec![identity.certificate], identity.key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -200,6 +213,31 @@ async fn servers_without_usable_tls_are_told_apart() {
         let exchange = send(&authority.outbound(), address).await;
         assert_eq!(exchange.outcome, Outcome::Tls, "{words}");
         assert!(exchange.detail.contains(words), "{words}: {}", exchange.detail);
+    }
+}
+
+/// E17: whoever wants a client certificate and can do without gets none; whoever insists on one is told apart, also with
+/// TLS 1.3, where that becomes known only after the handshake.
+#[tokio::test]
+async fn a_server_that_asks_for_a_client_certificate_is_told_apart() {
+    let authority = Authority::new("the authority");
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.issuer.der().clone()).unwrap();
+    let roots = Arc::new(roots);
+    let verifier = || {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider)
+    };
+    for version in [&TLS12, &TLS13] {
+        let optional = verifier().allow_unauthenticated().build().unwrap();
+        let address = serve_with(authority.certificate(HOST, |_| {}), &[version], optional).await;
+        assert_eq!(send(&authority.outbound(), address).await.outcome, Outcome::Succeeded);
+
+        let required = verifier().build().unwrap();
+        let address = serve_with(authority.certificate(HOST, |_| {}), &[version], required).await;
+        let exchange = send(&authority.outbound(), address).await;
+        assert_eq!(exchange.outcome, Outcome::Tls, "{version:?}: {}", exchange.detail);
+        assert!(exchange.detail.contains("client certificate"), "{version:?}: {}", exchange.detail);
     }
 }
 

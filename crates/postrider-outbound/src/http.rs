@@ -3,9 +3,10 @@
 
 use crate::{
     body::{Body, BodyState},
-    connect::place,
+    connect::{host_text, place},
     failure::{Failure, Progress, Step},
     response_head::{HEAD_BYTES, Head, HeadScan, Malformed},
+    tls,
 };
 use bytes::Bytes;
 use postrider_model::{outcome::Outcome, url::EndpointUrl};
@@ -161,6 +162,8 @@ enum Cause {
     Closed,
     /// The connection failed.
     Lost,
+    /// A client certificate is missing: with TLS 1.3 the handshake ends before the other side says so.
+    Certificate(io::Error),
     Malformed(Malformed),
 }
 
@@ -181,6 +184,7 @@ impl Broken {
             (Cause::Malformed(Malformed(why)), _) => {
                 Failure::new(Outcome::ResponseMalformed, format!("the answer of {place} {why}"))
             }
+            (Cause::Certificate(error), _) => tls::failure(&error, &host_text(url)),
             (Cause::Closed, true) => {
                 Failure::new(Outcome::Connect, format!("{place} closed the connection without an answer"))
             }
@@ -235,6 +239,9 @@ pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
             // TLS ended without its own end.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(broken(Cause::Closed, came));
+            }
+            Err(error) if tls::wants_certificate(&error) => {
+                return Err(broken(Cause::Certificate(error), came));
             }
             Err(_) => return Err(broken(Cause::Lost, came)),
         }

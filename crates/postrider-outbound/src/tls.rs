@@ -90,6 +90,17 @@ pub(crate) fn failure(error: &io::Error, host: &str) -> Failure {
     Failure::new(Outcome::Tls, detail)
 }
 
+/// Whether the other side broke off for want of a client certificate.
+pub(crate) fn wants_certificate(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        cause,
+        Some(rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired | AlertDescription::BadCertificate
+        ))
+    )
+}
+
 fn incompatible(host: &str) -> String {
     format!(
         "{host} offers no TLS version or cipher in common with this server: it needs TLS 1.2 with ECDHE, or TLS 1.3"
