@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     dev,
     failure::{EXIT_FAILURE, Failure},
-    logging,
+    hardening, logging,
     node::{Mode, Node},
 };
 use std::fs;
@@ -19,6 +19,10 @@ pub(super) async fn run(arguments: Serve) -> Result<(), Failure> {
     // Before anything starts, so that no signal is lost.
     let mut signals =
         Signals::listen().map_err(|error| Failure::other(format!("cannot listen for signals: {error}")))?;
+    // Not in development, where one wants to attach a debugger.
+    if !arguments.dev {
+        hardening::apply();
+    }
     let mode = if arguments.dev { Mode::Dev } else { Mode::Production };
     let node = Node::start(&config, mode).await?;
     if arguments.dev
