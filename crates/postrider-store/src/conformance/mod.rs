@@ -11,8 +11,9 @@
 //!
 //! A new behaviour is added to the list in the macro too; a test here compares the list with the files.
 
-// Behaviours are tests in all but their place: their names are sentences, and a panic is how they fail.
-#![allow(missing_docs, clippy::unwrap_used)]
+// Behaviours are tests in all but their place: their names are sentences, a panic is how they fail, and the fixture is
+// their vocabulary.
+#![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_imports)]
 
 pub mod access;
 pub mod applications;
