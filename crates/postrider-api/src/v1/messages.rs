@@ -58,6 +58,12 @@ pub(crate) struct Publishing {
     reference: String,
 }
 
+impl Publishing {
+    fn only_publishes(&self) -> bool {
+        matches!(self.caller.identity.scope, Scope::Publish { .. })
+    }
+}
+
 impl FromRequestParts<ApiState> for Publishing {
     type Rejection = ApiError;
 
@@ -100,7 +106,13 @@ pub(crate) async fn create(
     let shown = if !with_content {
         PayloadOut::LeftOut
     } else if accepted.replayed {
-        first_payload(&state, &scope, &accepted).await?
+        match first_payload(&state, &scope, &accepted).await? {
+            // Such a key publishes and reads nothing, also not by guessing the idempotency keys of others.
+            PayloadOut::Published(first) if publishing.only_publishes() && first != payload => {
+                PayloadOut::LeftOut
+            }
+            first => first,
+        }
     } else {
         PayloadOut::Published(payload)
     };

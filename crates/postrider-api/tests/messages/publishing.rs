@@ -137,6 +137,26 @@ async fn keys_for_publishing_only_publish() {
     server.delete(&consumer, &format!("/api/v1/app/{app}/msg/{id}/content")).await.expect(403);
 }
 
+/// Ruling 2 answers with the first message; a leaked key for publishing must not read payloads by guessing the keys of
+/// others' requests.
+#[tokio::test]
+async fn a_key_for_publishing_is_shown_no_payload_that_it_did_not_send() {
+    let server = Server::start();
+    let tenant = server.tenant("a").await;
+    let publisher = server.token(&tenant.environment, Scope::Publish { application: None }).await;
+    let path = format!("/api/v1/app/{}/msg", tenant.app);
+    let send = async |token: &str, payload: Value| {
+        let body = Bytes::from(json!({"eventType": "a", "payload": payload}).to_string());
+        server.call(token, Method::POST, &path, Some("invoice-1001"), body).await.expect(202)
+    };
+    let first = send(&tenant.token, json!({"amount": 7})).await;
+    let guessed = send(&publisher, json!({})).await;
+    assert_eq!((&guessed["id"], &guessed["payload"]), (&first["id"], &json!({})));
+    let repeated = send(&publisher, json!({"amount": 7})).await;
+    assert_eq!(repeated, first);
+    assert_eq!(send(&tenant.token, json!({})).await, first);
+}
+
 /// P01, P02, P05, ING-5, ING-6.
 #[tokio::test]
 async fn what_is_no_message_is_refused() {
