@@ -59,3 +59,44 @@ async fn a_failed_delivery_does_not_hold_up_later_ones_of_its_endpoint() {
     assert_eq!(server.wait_for_attempts(&later, 1).await.statuses(), [200]);
     assert_eq!(receiver.requests().len(), 2, "the failed one waits for its retry");
 }
+
+/// ISO-1: one hangs, nine do not notice.
+#[tokio::test]
+async fn one_hanging_endpoint_delays_none_of_the_healthy_ones() {
+    let server = TestServer::start().await;
+    let app = server.default_app().await;
+    let hanging = Receiver::start([Reply::Hang]).await;
+    server.endpoint(&app, &hanging.url()).await;
+    let mut healthy = Vec::new();
+    for _ in 0..9 {
+        healthy.push(Receiver::start([200]).await);
+        server.endpoint(&app, &healthy.last().unwrap().url()).await;
+    }
+    let begun = Instant::now();
+    send(&server, &app, 20).await;
+    for receiver in &healthy {
+        receiver.wait_for(20).await;
+    }
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert!(!hanging.requests().is_empty());
+}
+
+/// ISO-3: hundreds of retries become due at once.
+#[tokio::test]
+async fn due_retries_of_one_endpoint_do_not_delay_another() {
+    let server = TestServer::start().await;
+    let failing = Receiver::start([503]).await;
+    let backlogged = server.app("backlogged").await;
+    server.endpoint(&backlogged, &failing.url()).await;
+    send(&server, &backlogged, 300).await;
+    server.clock.quiet().await;
+    let quick = server.receiver([200]).await;
+    failing.replies([Reply::Slow(Duration::from_millis(100), 503)]);
+    server.store.clock().advance(Duration::from_secs(10));
+    failing.wait_for(305).await;
+    let begun = Instant::now();
+    server.send("invoice.paid", json!({})).await;
+    quick.wait_for(1).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(failing.requests().len() < 600, "the retries still run");
+}
