@@ -8,7 +8,7 @@
 //! - [`admin`] and [`local`]: the administration of a database, also of a running server's, and the client for it;
 //! - [`metrics`]: what Prometheus sees of this node;
 //! - [`dev`]: what `--dev` adds; [`demo`]: the guided tour; [`inbox`]: the receiver of both;
-//! - [`logging`], [`failure`]: what the operator reads; [`hardening`]: what nobody else does.
+//! - [`logging`], [`failure`]: what the operator reads; [`process`]: what the system is asked for.
 //!
 //! No logic of the product lives here.
 
@@ -19,13 +19,13 @@ pub mod config;
 pub mod demo;
 pub mod dev;
 pub mod failure;
-pub mod hardening;
 pub mod inbox;
 pub mod listener;
 pub mod local;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+pub mod process;
 
 /// The OpenAPI document of the API, as JSON.
 pub fn openapi_document() -> String {

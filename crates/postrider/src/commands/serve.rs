@@ -8,6 +8,7 @@ use crate::{
     failure::{EXIT_FAILURE, Failure},
     hardening, logging,
     node::{Mode, Node},
+    process,
 };
 use std::fs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,9 +20,10 @@ pub(super) async fn run(arguments: Serve) -> Result<(), Failure> {
     // Before anything starts, so that no signal is lost.
     let mut signals =
         Signals::listen().map_err(|error| Failure::other(format!("cannot listen for signals: {error}")))?;
+    process::raise_file_limit();
     // Not in development, where one wants to attach a debugger.
     if !arguments.dev {
-        hardening::apply();
+        process::seal_memory();
     }
     let mode = if arguments.dev { Mode::Dev } else { Mode::Production };
     let node = Node::start(&config, mode).await?;
