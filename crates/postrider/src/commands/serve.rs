@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     dev,
     failure::{EXIT_FAILURE, Failure},
-    hardening, logging,
+    logging,
     node::{Mode, Node},
     process,
 };
