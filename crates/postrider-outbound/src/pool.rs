@@ -101,6 +101,25 @@ struct Idle {
     sweeping: bool,
 }
 
+impl Idle {
+    /// The connection that waited longest: whoever fills the pool must not keep everybody else out.
+    fn take_oldest(&mut self) -> Option<Connection> {
+        // Each entry's first one waited longest: they are put and taken at the end.
+        let (hash, _) = self
+            .by_hash
+            .iter()
+            .filter_map(|(hash, entries)| Some((*hash, entries.first()?.idle_since)))
+            .min_by_key(|(_, since)| *since)?;
+        let entries = self.by_hash.get_mut(&hash)?;
+        let oldest = entries.remove(0);
+        if entries.is_empty() {
+            self.by_hash.remove(&hash);
+        }
+        self.count -= 1;
+        Some(oldest)
+    }
+}
+
 impl Pool {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
@@ -124,7 +143,8 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection for the next request, unless it is old or there are enough.
+    /// Keeps a connection for the next request, unless it is old or its origin has enough. In a full pool it takes the
+    /// place of the one that waited longest.
     pub(crate) fn put(self: &Arc<Self>, mut connection: Connection) {
         let now = Instant::now();
         connection.idle_since = now;
@@ -134,18 +154,18 @@ impl Pool {
         }
         let hash = self.hash_owned(&connection.origin);
         let mut idle = self.lock();
-        if idle.count >= self.total {
+        let waiting = idle.by_hash.get(&hash).map_or(0, Vec::len);
+        if self.total == 0 || waiting >= self.per_origin {
             return;
         }
-        let entries = idle.by_hash.entry(hash).or_default();
-        if entries.len() >= self.per_origin {
-            return;
-        }
-        entries.push(connection);
+        let oldest = if idle.count >= self.total { idle.take_oldest() } else { None };
+        idle.by_hash.entry(hash).or_default().push(connection);
         idle.count += 1;
-        if !idle.sweeping {
-            idle.sweeping = true;
-            drop(idle);
+        let starts_sweep = !std::mem::replace(&mut idle.sweeping, true);
+        // Sockets are closed after the lock is given back.
+        drop(idle);
+        drop(oldest);
+        if starts_sweep {
             tokio::spawn(sweep(Arc::downgrade(self)));
         }
     }

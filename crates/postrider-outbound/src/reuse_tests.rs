@@ -35,6 +35,24 @@ async fn idle_connections_are_bounded() {
     assert!(outbound.shared.pool.len() <= 6, "{}", outbound.shared.pool.len());
 }
 
+/// T24: whoever fills the pool keeps nobody else out; the connection that waited longest makes room.
+#[tokio::test]
+async fn a_full_pool_makes_room_for_the_newest_connection() {
+    let receiver = Receiver::answering(OK).await;
+    let outbound = outbound(Config { idle_connections_total: 2, ..dev() });
+    let send = async |number| {
+        let mut request = request_to(&receiver.url());
+        request.application = application(number);
+        outbound.send(&request, within(5000)).await.phases.connect.is_some()
+    };
+    for number in 1..=3 {
+        assert!(send(number).await, "{number} connects");
+    }
+    assert_eq!(outbound.shared.pool.len(), 2);
+    assert!(!send(3).await && !send(2).await, "the newest two are kept");
+    assert!(send(1).await, "the oldest is gone");
+}
+
 /// T16: connections belong to one application of one environment.
 #[tokio::test]
 async fn two_applications_never_share_a_connection() {
