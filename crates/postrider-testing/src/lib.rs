@@ -26,6 +26,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test helper fails by panicking")]
 
 mod attempts;
+mod certificate;
 mod client;
 mod clock;
 mod dns;
@@ -34,6 +35,7 @@ mod server;
 mod wire;
 
 pub use attempts::{Attempts, MessageRef};
+pub use certificate::Certificate;
 pub use client::{Answer, Client};
 pub use clock::TestClock;
 pub use dns::StubDns;

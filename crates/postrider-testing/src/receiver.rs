@@ -1,6 +1,6 @@
 //! A customer's endpoint on loopback that follows a script and records what it got.
 
-use crate::wire;
+use crate::{certificate::Certificate, wire};
 use bytes::Bytes;
 use serde_json::Value;
 use std::{
@@ -18,6 +18,7 @@ use tokio::{
     sync::Notify,
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// Longest time that a test waits for a request.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -118,6 +119,7 @@ struct Shared {
 /// A running receiver; it stops listening when dropped.
 pub struct Receiver {
     address: SocketAddr,
+    origin: String,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
 }
@@ -125,34 +127,61 @@ pub struct Receiver {
 impl Receiver {
     /// Starts a receiver that answers the requests by this script, one entry each; the last entry repeats.
     pub async fn start<R: Into<Reply>>(script: impl IntoIterator<Item = R>) -> Self {
+        Self::open(script.into_iter().map(Into::into).collect(), None).await
+    }
+
+    /// The same over TLS, under the name `localhost`, with this certificate.
+    pub async fn start_tls<R: Into<Reply>>(
+        script: impl IntoIterator<Item = R>,
+        certificate: &Certificate,
+    ) -> Self {
+        Self::open(script.into_iter().map(Into::into).collect(), Some(certificate.acceptor.clone())).await
+    }
+
+    async fn open(script: Vec<Reply>, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            script: Mutex::new(script.into_iter().map(Into::into).collect()),
+            script: Mutex::new(script),
             position: AtomicUsize::new(0),
             requests: Mutex::default(),
             arrived: Notify::new(),
             connections: AtomicUsize::new(0),
         });
+        let origin = match tls {
+            Some(_) => format!("https://localhost:{}", address.port()),
+            None => format!("http://{address}"),
+        };
         let accepted = Arc::clone(&shared);
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 accepted.connections.fetch_add(1, Ordering::Relaxed);
                 let shared = Arc::clone(&accepted);
-                tokio::spawn(async move { shared.serve(stream).await });
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    match tls {
+                        None => shared.serve(stream).await,
+                        // A client that does not trust the certificate breaks off: that is what some tests want.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                shared.serve(stream).await;
+                            }
+                        }
+                    }
+                });
             }
         });
-        Self { address, shared, accepting }
+        Self { address, origin, shared, accepting }
     }
 
     /// Its URL, with a path.
     pub fn url(&self) -> String {
-        format!("http://{}/webhooks", self.address)
+        format!("{}/webhooks", self.origin)
     }
 
     /// Its URL with another path.
     pub fn url_with(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}{path}", self.origin)
     }
 
     /// Where it listens.

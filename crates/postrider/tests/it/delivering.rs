@@ -1,6 +1,6 @@
 //! Deliveries: signature, headers, filters, and independence of endpoints.
 
-use postrider_testing::{Receiver, Reply, TestServer};
+use postrider_testing::{Certificate, Receiver, Reply, TestServer};
 use serde_json::json;
 
 #[tokio::test]
@@ -76,4 +76,24 @@ async fn a_hanging_endpoint_delays_no_other() {
 
 fn server_deadline(server: &TestServer) -> std::time::Duration {
     std::time::Duration::from_millis(server.config.delivery.total_deadline_ms)
+}
+
+#[tokio::test]
+async fn a_receiver_is_trusted_by_its_certificate_authority_and_not_otherwise() {
+    let (known, unknown) = (Certificate::new(&["localhost"]), Certificate::new(&["localhost"]));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, &known.pem).unwrap();
+    let server = TestServer::with(|config| config.outbound.ca_file = Some(file)).await;
+    let app = server.default_app().await;
+    let (trusted, stranger) =
+        (Receiver::start_tls([200], &known).await, Receiver::start_tls([200], &unknown).await);
+    server.endpoint(&app, &trusted.url()).await;
+    server.endpoint(&app, &stranger.url()).await;
+    let message = server.send("document.processed", json!({})).await;
+    trusted.wait_for(1).await;
+    let mut outcomes = server.wait_for_attempts(&message, 2).await.outcomes();
+    outcomes.sort();
+    assert_eq!(outcomes, ["succeeded", "tls"]);
+    assert!(stranger.requests().is_empty(), "nothing was said to the stranger");
 }
