@@ -89,13 +89,14 @@ async fn odd_payloads_arrive_byte_for_byte_and_verify() {
     for (count, payload) in ODD_PAYLOADS.into_iter().enumerate() {
         let answer =
             server.client().raw("POST", &format!("{}/msg", app.path()), Some(envelope(payload))).await;
-        let message = answer.expect(202);
+        // The answer repeats the payload, which not every parser reads.
+        answer.expect(202);
         let request = receiver.wait_for(count + 1).await.remove(count);
         assert_eq!(String::from_utf8_lossy(&request.body), payload);
         webhook
             .verify(&request.body, &request.header_map())
             .unwrap_or_else(|error| panic!("{payload}: {error}"));
-        let raw = format!("{}/msg/{}/raw", app.path(), message["id"].as_str().unwrap());
+        let raw = format!("{}/msg/{}/raw", app.path(), request.header("webhook-id").unwrap());
         assert_eq!(server.client().get(&raw).await.expect(200)["payload"], payload);
     }
 }

@@ -8,6 +8,7 @@ mod blocking;
 mod canaries;
 mod changing;
 mod configuring;
+mod damaged;
 mod delivering;
 mod disabling;
 mod documents;

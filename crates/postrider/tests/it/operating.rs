@@ -221,3 +221,111 @@ fn the_log_is_json_when_nobody_watches() {
     let line: Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["level"], "INFO");
 }
+
+/// MIG-1: an older release does not touch what a newer one has written, and says what to do.
+#[test]
+fn a_database_of_a_newer_release_is_refused_with_the_instruction() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Process::dev(folder.path());
+    process.signal("TERM");
+    assert_eq!(process.wait().code(), Some(0));
+    let file = folder.path().join("data/postrider.db");
+    let set = |version: i64| {
+        rusqlite::Connection::open(&file).unwrap().pragma_update(None, "user_version", version).unwrap();
+    };
+    set(99);
+    let said = run(folder.path(), &["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", "data"], &[]);
+    assert_eq!(said.code, Some(78), "{said:?}");
+    assert!(said.errors.contains("start the release that wrote it"), "{said:?}");
+    set(1);
+    Process::dev(folder.path());
+}
+
+/// K01, K12: a database without its keyring is of no use, and the refusal names the missing key.
+#[test]
+fn a_database_with_another_keyring_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Process::dev(folder.path());
+    process.signal("TERM");
+    process.wait();
+    assert_eq!(run(folder.path(), &["keyring", "create", "other.toml"], &[]).code, Some(0));
+    let said = run(
+        folder.path(),
+        &["serve", "--listen", "127.0.0.1:0", "--data-dir", "data", "--keyring", "other.toml"],
+        &[],
+    );
+    assert_eq!(said.code, Some(78), "{said:?}");
+    let own = std::fs::read_to_string(folder.path().join("data/dev-keyring.toml")).unwrap();
+    let name = own.split("primary = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert!(said.errors.contains(name), "{name}: {said:?}");
+}
+
+/// OPS-1: red when work that could be claimed has waited for 30 s, here behind all the places that there are; green
+/// before and after.
+#[tokio::test]
+async fn health_is_red_while_work_waits_that_nobody_claims() {
+    let server = TestServer::with(|config| {
+        config.delivery.in_flight_total = 1;
+        config.delivery.in_flight_per_endpoint = 1;
+        config.delivery.in_flight_per_slow_endpoint = 1;
+    })
+    .await;
+    let (hanging, waiting) = (Receiver::start([Reply::Hang]).await, Receiver::start([200]).await);
+    let busy = server.app("busy").await;
+    server.endpoint(&busy, &hanging.url()).await;
+    server.endpoint(&server.default_app().await, &waiting.url()).await;
+    server.send_to(&busy, "document.processed", json!({})).await;
+    hanging.wait_for(1).await;
+    server.send("document.processed", json!({})).await;
+    server.client().get("/api/v1/health").await.expect(200);
+    server.store.clock().advance(Duration::from_secs(31));
+    let red = server.client().get("/api/v1/health").await.expect(503);
+    assert!(red["reasons"][0].as_str().unwrap().contains("have waited for"), "{red}");
+    let metrics = server.client().get("/metrics").await;
+    let age = value(&metrics.bytes, "postrider_oldest_due_seconds");
+    assert!(age > 30.0, "{age}");
+    waiting.wait_for(1).await;
+    hanging.replies([200]);
+    server.clock.quiet().await;
+    server.client().get("/api/v1/health").await.expect(200);
+}
+
+/// The value of a metric without labels.
+fn value(page: &[u8], name: &str) -> f64 {
+    let page = String::from_utf8_lossy(page);
+    let line = page.lines().find(|line| line.split(' ').next() == Some(name));
+    line.and_then(|line| line.split(' ').nth(1))
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_else(|| panic!("{page}"))
+}
+
+/// OPS-2: what the documents promise is there, and no label has a value that users choose.
+#[tokio::test]
+async fn metrics_have_the_promised_names_and_no_labels_of_users() {
+    let server = TestServer::start().await;
+    let receiver = server.receiver([500, 200]).await;
+    server.send("document.processed", json!({})).await;
+    receiver.wait_for(1).await;
+    server.clock.quiet().await;
+    let page = server.client().get("/metrics").await;
+    let page = String::from_utf8_lossy(&page.bytes).into_owned();
+    for name in [
+        "postrider_messages_accepted_total",
+        "postrider_attempts_total",
+        "postrider_attempt_duration_seconds_bucket",
+        "postrider_deliveries_in_flight",
+        "postrider_delivery_lag_seconds_bucket",
+        "postrider_deliveries_pending",
+        "postrider_oldest_due_seconds",
+        "postrider_store_commit_duration_seconds_bucket",
+        "postrider_engine_panics_total",
+        "postrider_retention_last_success_timestamp_seconds",
+    ] {
+        let found = page.lines().any(|line| line.split(['{', ' ']).next() == Some(name));
+        assert!(found, "{name} is missing in\n{page}");
+    }
+    for label in page.lines().filter_map(|line| line.split_once('{')).flat_map(|(_, rest)| rest.split(',')) {
+        let name = label.split('=').next().unwrap();
+        assert!(["le", "outcome", "kind"].contains(&name), "{label}");
+    }
+}

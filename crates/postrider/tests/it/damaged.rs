@@ -1,0 +1,100 @@
+//! Rows that do not read as what they must be: what depends on them fails visibly and alone, everything else goes on.
+
+use postrider_testing::{App, Receiver, TestServer, hours, minutes};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// A server whose database is changed while it is closed.
+async fn damage(server: TestServer, statement: &str) -> TestServer {
+    let change = |folder: &Path| {
+        let changed = Connection::open(folder.join("postrider.db")).unwrap().execute(statement, []).unwrap();
+        assert_eq!(changed, 1, "{statement}");
+    };
+    server.restart_with(|config| change(&config.server.data_dir)).await
+}
+
+/// Two endpoints of one application, the first of which will be damaged.
+async fn two(server: &TestServer) -> (App, Receiver, Receiver) {
+    let app = server.default_app().await;
+    let (damaged, sound) = (Receiver::start([200]).await, Receiver::start([200]).await);
+    server.endpoint_with(&app, &damaged.url(), json!({ "uid": "damaged" })).await;
+    let headers = json!({ "headers": { "X-Api-Key": "sealed", "X-Plain": "clear" } });
+    let path = format!("{}/endpoint/damaged/headers", app.path());
+    server.client().put(&path, headers).await.expect(204);
+    server.endpoint_with(&app, &sound.url(), json!({ "uid": "sound" })).await;
+    (app, damaged, sound)
+}
+
+/// The attempts of the damaged endpoint.
+async fn attempts(server: &TestServer, app: &App) -> Vec<Value> {
+    let path = format!("/api/v1/app/{}/attempt/endpoint/damaged", app.id);
+    server.client().get(&path).await.items()
+}
+
+/// DUR-4, DUR-5, K03: what cannot be opened is never sent without; its owner sees why, and others get theirs.
+#[tokio::test]
+async fn a_secret_that_cannot_be_opened_fails_its_own_deliveries_visibly() {
+    for kind in ["signing%", "header%"] {
+        let server = TestServer::start().await;
+        let (app, damaged, sound) = two(&server).await;
+        let statement = format!(
+            "UPDATE secret SET sealed = zeroblob(length(sealed)) WHERE kind LIKE '{kind}'
+             AND owner = (SELECT id FROM endpoint WHERE uid = 'damaged')"
+        );
+        let server = damage(server, &statement).await;
+        let message = server.send("invoice.paid", json!({})).await;
+        sound.wait_for(1).await;
+        server.wait_for_attempts(&message, 2).await;
+        let seen = attempts(&server, &app).await;
+        assert_eq!(seen[0]["outcome"], "credential_unavailable", "{seen:?}");
+        assert!(!seen[0]["detail"].as_str().unwrap().is_empty());
+        server.clock.advance(minutes(1)).await;
+        assert_eq!(attempts(&server, &app).await.len(), 2, "it is retried by the schedule, not in a loop");
+        assert!(damaged.requests().is_empty(), "nothing was sent without its credential");
+
+        // The owner's way out: new ones.
+        let path = format!("{}/endpoint/damaged", app.path());
+        let headers = json!({ "headers": { "X-Api-Key": "new" } });
+        server.client().put(&format!("{path}/headers"), headers).await.expect(204);
+        let rotated = json!({ "gracePeriodSeconds": 0 });
+        server.client().post(&format!("{path}/secret/rotate"), rotated).await.expect(200);
+        server.clock.advance(hours(1)).await;
+        assert_eq!(damaged.requests().len(), 1);
+    }
+}
+
+/// DUR-4, ING-9: one row that cannot be read stops neither publishing nor the other endpoints of its application.
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_read_stops_nothing_else() {
+    for assignment in ["headers = 'no JSON'", "url = 'no URL'", "oauth = '{}'", "retry = '[]'"] {
+        let server = TestServer::start().await;
+        let (_, damaged, sound) = two(&server).await;
+        let statement = format!("UPDATE endpoint SET {assignment} WHERE uid = 'damaged'");
+        let server = damage(server, &statement).await;
+        let app = server.default_app().await;
+        let body = json!({ "eventType": "invoice.paid", "payload": {} });
+        let answer = server.client().post(&format!("{}/msg", app.path()), body).await;
+        assert_eq!(answer.status, 202, "{assignment}: {answer:?}");
+        sound.wait_for(1).await;
+        assert!(damaged.requests().is_empty(), "{assignment}");
+        server.client().get(&format!("{}/endpoint/sound", app.path())).await.expect(200);
+    }
+}
+
+/// DUR-4: a delivery whose payload is gone ends, and does not come back for ever.
+#[tokio::test]
+async fn a_delivery_without_its_payload_ends() {
+    let server = TestServer::start().await;
+    let receiver = server.receiver([503, 200]).await;
+    let message = server.send("invoice.paid", json!({})).await;
+    receiver.wait_for(1).await;
+    server.clock.quiet().await;
+    let server = damage(server, "DELETE FROM payload").await;
+    server.clock.advance(hours(1)).await;
+    assert_eq!(receiver.requests().len(), 1);
+    let path = format!("/api/v1/app/{}/msg/{}/endpoint?expanded_statuses=true", message.app, message.id);
+    assert_eq!(server.client().get(&path).await.items()[0]["statusText"], "canceled");
+    let later = server.send("invoice.paid", json!({})).await;
+    assert_eq!(server.wait_for_attempts(&later, 1).await.statuses(), [200]);
+}
