@@ -23,6 +23,9 @@ use std::{collections::BTreeMap, time::Duration};
 pub(crate) const COLUMNS: &str = "id, application, uid, url, description, throttle_rate, event_types, channels, \
      disabled_reason, disabled_at, metadata, retry, legacy_version, version, created_at, updated_at, deleted_at";
 
+/// What stands in the history for a URL that cannot be read; a name that never resolves (RFC 6761, section 6.4).
+const UNREADABLE_URL: &str = "https://unreadable.invalid/";
+
 /// A retry policy as it is kept.
 #[derive(Serialize, Deserialize)]
 struct StoredRetry {
@@ -69,6 +72,37 @@ pub(crate) fn read(row: &Row<'_>) -> Result<Endpoint, Failure> {
         metadata: from_json(text(10)?.unwrap_or("{}"), "endpoint", "metadata", id)?,
         retry: text(11)?.map(|json| read_retry(json, id)).transpose()?,
         legacy_version: row.get(12)?,
+        version: values::count(row.get(13)?),
+        created_at: instant_at(row, 14)?,
+        updated_at: instant_at(row, 15)?,
+    })
+}
+
+/// The endpoint of a row that [`read`] refuses, with whatever of it can be read: so that its messages are kept and fail
+/// where its owner sees it, and nobody else's do. Nothing may be sent by it. What cannot be read of the filter lets
+/// everything through: a message too many can be ignored, one too few is lost.
+pub(crate) fn read_damaged(row: &Row<'_>) -> Result<Endpoint, Failure> {
+    let id: EndpointId = id_at(row, 0)?;
+    let text = |column| row.get_ref(column).map(|value| value.as_str_or_null().ok().flatten());
+    let url =
+        text(3)?.and_then(EndpointUrl::from_stored).or_else(|| EndpointUrl::from_stored(UNREADABLE_URL));
+    let disabled_at = instant_or_null(row, 9)?;
+    let reason = text(8)?.and_then(DisabledReason::from_name).unwrap_or(DisabledReason::Requested);
+    Ok(Endpoint {
+        id,
+        application: id_at(row, 1)?,
+        uid: None,
+        url: url.ok_or_else(|| inconsistent("endpoint", "url", id))?,
+        description: String::new(),
+        throttle_rate: None,
+        filter: Filter {
+            event_types: split(text(6)?, EventTypeName::parse).unwrap_or_default(),
+            channels: split(text(7)?, Channel::parse).unwrap_or_default(),
+        },
+        disabled: disabled_at.map(|at| Disabled { reason, at }),
+        metadata: BTreeMap::new(),
+        retry: None,
+        legacy_version: 1,
         version: values::count(row.get(13)?),
         created_at: instant_at(row, 14)?,
         updated_at: instant_at(row, 15)?,

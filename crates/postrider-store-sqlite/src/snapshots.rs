@@ -18,7 +18,7 @@ use postrider_store::{
     endpoints::AppScope,
     snapshot::{Credentials, SendSettings, SigningKey, Snapshot},
 };
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 
@@ -57,8 +57,8 @@ pub(crate) async fn current(
     Ok(snapshot)
 }
 
-/// Reads the endpoints of an application. Credentials that cannot be opened are noted with each endpoint: its attempts
-/// show why they fail.
+/// Reads the endpoints of an application. Credentials that cannot be opened, and rows that cannot be read, are noted with
+/// each endpoint: its attempts show why they fail.
 pub(crate) fn load(
     connection: &Connection,
     scope: &AppScope,
@@ -77,7 +77,13 @@ pub(crate) fn load(
     let mut rows = statement.query([key(&scope.application)])?;
     let mut endpoints = Vec::new();
     while let Some(row) = rows.next()? {
-        let endpoint = endpoint_rows::read(row)?;
+        let endpoint = match endpoint_rows::read(row) {
+            Ok(endpoint) => endpoint,
+            Err(failure) => {
+                endpoints.push(Arc::new(damaged(row, failure)?));
+                continue;
+            }
+        };
         let attached = Attached {
             headers: row.get(17)?,
             oauth: row.get(18)?,
@@ -93,6 +99,14 @@ pub(crate) fn load(
         endpoints.push(Arc::new(SendSettings { endpoint, credentials }));
     }
     Ok(Some(Snapshot { version, endpoints }))
+}
+
+/// An endpoint whose row cannot be read: the others of its application go on without it.
+fn damaged(row: &Row<'_>, failure: Failure) -> Result<SendSettings, Failure> {
+    let endpoint = endpoint_rows::read_damaged(row)?;
+    let error = postrider_store::StoreError::from(failure);
+    tracing::error!(endpoint.id = %endpoint.id, %error, "an endpoint's configuration cannot be read");
+    Ok(SendSettings { endpoint, credentials: Err(error.to_string()) })
 }
 
 fn application_exists(connection: &Connection, scope: &AppScope) -> Result<bool, Failure> {

@@ -108,7 +108,7 @@ pub async fn set(
         body.headers.into_iter().map(|(name, value)| entry(name, value)).collect();
     mark(&mut entries, &body.sensitive.unwrap_or_default())?;
     let headers = check_headers(entries)?;
-    update(&state, &scope, endpoint, |_| Ok(headers.clone())).await
+    update(&state, &scope, endpoint, Change::Replace(headers)).await
 }
 
 /// Set and delete single custom headers of an endpoint.
@@ -126,7 +126,7 @@ pub async fn patch(
     InEndpoint { scope, endpoint, .. }: InEndpoint,
     JsonBody(body): JsonBody<EndpointHeadersPatchIn>,
 ) -> Result<StatusCode, ApiError> {
-    update(&state, &scope, endpoint, |current| body.merge(current)).await
+    update(&state, &scope, endpoint, Change::Merge(body)).await
 }
 
 impl EndpointHeadersPatchIn {
@@ -168,17 +168,29 @@ fn mark(entries: &mut [CustomHeader], names: &[String]) -> Result<(), Problem> {
     Ok(())
 }
 
+/// A change of all headers or of some.
+enum Change {
+    /// These instead of all there are, also when those cannot be read: that is the way out for their owner.
+    Replace(CustomHeaders),
+    /// These together with those there are.
+    Merge(EndpointHeadersPatchIn),
+}
+
 /// Stores what `change` makes of the headers as they stand, once more if something came in between.
 async fn update(
     state: &ApiState,
     scope: &AppScope,
     mut endpoint: Endpoint,
-    change: impl Fn(&CustomHeaders) -> Result<CustomHeaders, Problem>,
+    change: Change,
 ) -> Result<StatusCode, ApiError> {
     for _ in 0..UPDATE_TRIES {
-        let current =
-            state.store.headers(scope, endpoint.id).await?.ok_or_else(ApiError::entity_not_found)?;
-        let headers = change(&current)?;
+        let headers = match &change {
+            Change::Replace(headers) => headers.clone(),
+            Change::Merge(patch) => {
+                let current = state.store.headers(scope, endpoint.id).await?;
+                patch.merge(&current.ok_or_else(ApiError::entity_not_found)?)?
+            }
+        };
         if has_sensitive(&headers) {
             check_clear_text(&endpoint.url, &state.config.url_rules, "headers")?;
         }
