@@ -20,6 +20,7 @@ pub(crate) struct Body {
 #[derive(Debug)]
 enum Rest {
     Nothing,
+    Unreadable,
     Exactly(u64),
     Everything,
     Chunks(Chunks),
@@ -56,6 +57,7 @@ impl Body {
     pub(crate) fn new(framing: Framing, cap: usize) -> Self {
         let rest = match framing {
             Framing::Empty | Framing::Length(0) => Rest::Nothing,
+            Framing::Unreadable => Rest::Unreadable,
             Framing::Length(length) => Rest::Exactly(length),
             Framing::UntilClose => Rest::Everything,
             Framing::Chunked => Rest::Chunks(Chunks::Size { line: Vec::new() }),
@@ -67,6 +69,7 @@ impl Body {
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> (usize, BodyState) {
         let (taken, state) = match &mut self.rest {
             Rest::Nothing => (0, BodyState::Ended),
+            Rest::Unreadable => (0, BodyState::Broken),
             Rest::Exactly(missing) => {
                 let (taken, full) = keep(&mut self.kept, self.cap, bytes, *missing);
                 *missing -= taken as u64;

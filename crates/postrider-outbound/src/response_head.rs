@@ -28,6 +28,8 @@ pub(crate) struct Head {
 pub(crate) enum Framing {
     /// There is none.
     Empty,
+    /// The head cannot be read beyond its status line.
+    Unreadable,
     Length(u64),
     Chunked,
     UntilClose,
@@ -47,7 +49,18 @@ pub(crate) struct HeadScan {
 
 impl HeadScan {
     /// The head and its length, or `None` when more bytes are needed. `bytes` starts at the head and only grows.
+    ///
+    /// The status line decides: a final answer whose fields are too many, too long or invalid still counts, else a
+    /// receiver that took the message and answers with a giant header would get it again for days. Nothing more is read
+    /// from such a connection.
     pub(crate) fn next(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+        self.find(bytes).or_else(|malformed| match final_status(bytes) {
+            Some(status) => Ok(Some((Head::unreadable(status), bytes.len()))),
+            None => Err(malformed),
+        })
+    }
+
+    fn find(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         let known = bytes.len().min(START.len());
         if bytes[..known] != START[..known] {
             return Err(Malformed("is not HTTP/1.1"));
@@ -66,6 +79,19 @@ impl HeadScan {
         self.seen = self.seen.max(bytes.len().saturating_sub(2));
         if bytes.len() >= HEAD_BYTES { Err(Malformed("has a head of more than 32 KiB")) } else { Ok(None) }
     }
+}
+
+impl Head {
+    fn unreadable(status: u16) -> Self {
+        Self { status, framing: Framing::Unreadable, keep_alive: false, retry_after: None, is_json: false }
+    }
+}
+
+/// The status of a final answer (200 to 599) whose status line is whole and valid.
+fn final_status(bytes: &[u8]) -> Option<u16> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let line = [&bytes[..=end], b"\r\n"].concat();
+    parse(&line).ok().flatten().map(|head| head.status).filter(|status| *status >= 200)
 }
 
 /// The index after the first empty line at or after `from`.
