@@ -19,11 +19,10 @@ mod work;
 
 pub(crate) use work::{Found, Handed, Taken, Wanted};
 
-use bytes::Bytes;
 use lane::Lane;
 use postrider_model::{delivery::DeliveryId, id::EndpointId, time::Timestamp};
 use postrider_store::deliveries::{Lease, Room};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 /// Deliveries of one endpoint that are kept complete in memory.
 const LANE_QUEUE: usize = 256;
@@ -58,7 +57,7 @@ pub(crate) struct Agenda {
 }
 
 impl Agenda {
-    /// Empty; `queue_budget` bounds the payload bytes of queued deliveries. Leases are numbered from `first_epoch` on:
+    /// Empty; `queue_budget` bounds the bytes of queued deliveries. Leases are numbered from `first_epoch` on:
     /// those of an earlier process must not be taken for ours.
     pub(crate) fn new(queue_budget: usize, first_epoch: u64) -> Self {
         Self {
@@ -95,10 +94,14 @@ impl Agenda {
     pub(crate) fn hand_over(&mut self, handed: Handed, held: bool, now: Timestamp) {
         self.pending += 1;
         let endpoint = handed.delivery.endpoint;
-        let size = handed.payload.as_ref().map_or(0, Bytes::len);
+        let size = handed.size();
         let fits = self.queued_bytes + size <= self.queue_budget;
         let lane = self.lanes.entry(endpoint).or_default();
         lane.held = held;
+        // A reader may have found it between its commit and now; it may even be leased already.
+        if lane.knows(&handed.delivery) {
+            return;
+        }
         // An endpoint that hangs must not fill the memory that others are served from.
         let share = lane.queued_bytes == 0 || lane.queued_bytes + size <= self.queue_budget / LANE_SHARE;
         if fits && share && lane.takes(handed.due_at, now) {
@@ -114,13 +117,15 @@ impl Agenda {
     /// ring until [`Self::found`] or [`Self::not_found`].
     pub(crate) fn wanted(&mut self, room: &Room, now: Timestamp) -> Vec<Wanted> {
         self.begin_claim(room, now);
+        let full: HashSet<&EndpointId> = room.full.iter().collect();
         let visited = room.total.min(self.ring.len());
         let share = room.total.checked_div(visited).unwrap_or(0).clamp(1, READ_AHEAD);
         let mut wanted = Vec::new();
-        for endpoint in self.ring.iter().take(visited) {
+        // Full lanes take no turn: those behind them would wait for nothing.
+        for endpoint in self.ring.iter().filter(|endpoint| !full.contains(endpoint)).take(visited) {
             let Some(lane) = self.lanes.get_mut(endpoint) else { continue };
             let most = share.min(self.per_endpoint.saturating_sub(lane.leased.len()));
-            if most == 0 || room.full.contains(endpoint) || !lane.must_be_read(now) {
+            if most == 0 || !lane.must_be_read(now) {
                 continue;
             }
             lane.begin_reading();
@@ -143,8 +148,8 @@ impl Agenda {
                 if lane.held {
                     lane.lies_on_disk(handed.due_at);
                 } else {
-                    self.queued_bytes += handed.payload.as_ref().map_or(0, Bytes::len);
-                    lane.push(handed);
+                    self.queued_bytes += handed.size();
+                    lane.found(handed);
                 }
             }
         }
@@ -165,6 +170,7 @@ impl Agenda {
     pub(crate) fn take(&mut self, room: &Room, now: Timestamp) -> Taken {
         self.begin_claim(room, now);
         let mut taken = Taken::default();
+        let no_room: HashSet<&EndpointId> = room.full.iter().collect();
         let mut full = Vec::new();
         let mut unread = Vec::new();
         let quantum = room.total.checked_div(self.ring.len()).unwrap_or(0).clamp(1, READ_AHEAD);
@@ -172,7 +178,7 @@ impl Agenda {
             && let Some(endpoint) = self.ring.pop_front()
         {
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
-            if room.full.contains(&endpoint) {
+            if no_room.contains(&endpoint) {
                 full.push(endpoint);
                 continue;
             }
@@ -199,7 +205,7 @@ impl Agenda {
             && lane.leased.len() < self.per_endpoint
             && let Some(handed) = lane.pop()
         {
-            self.queued_bytes -= handed.payload.as_ref().map_or(0, Bytes::len);
+            self.queued_bytes -= handed.size();
             self.epoch += 1;
             let lease = Lease { delivery: handed.delivery, epoch: self.epoch };
             lane.leased.insert(handed.delivery);
@@ -225,9 +231,13 @@ impl Agenda {
             && self.lanes.get(&lease.delivery.endpoint).is_some_and(|lane| !lane.held)
     }
 
-    /// Notes where the begun attempt stands in the in-flight file; returns the slot of an earlier note, if any.
-    pub(crate) fn began(&mut self, lease: &Lease, slot: u32) -> Option<u32> {
-        self.leases.get_mut(&lease.delivery).and_then(|leased| leased.slot.replace(slot))
+    /// Notes where the begun attempt stands in the in-flight file; returns the slot to clear: that of an earlier note,
+    /// or this one when nothing may be sent any more.
+    pub(crate) fn began(&mut self, lease: &Lease, slot: u32) -> Result<Option<u32>, u32> {
+        if !self.may_start(lease) {
+            return Err(slot);
+        }
+        Ok(self.leases.get_mut(&lease.delivery).and_then(|leased| leased.slot.replace(slot)))
     }
 
     /// A result was stored: the lease ends; `next` is when the delivery is due again, `None` when it is settled. Returns
@@ -366,7 +376,10 @@ impl Agenda {
             self.future.remove(&(due, endpoint));
         }
         if lane.is_empty() {
-            self.lanes.remove(&endpoint);
+            // In the ring it waits for its turn to go: a second one of its name would stand there twice.
+            if !lane.in_ring {
+                self.lanes.remove(&endpoint);
+            }
             return;
         }
         if lane.held || lane.reading.is_some() || lane.leased.len() >= self.per_endpoint {

@@ -51,14 +51,21 @@ impl Deliveries for SqliteStore {
             Begun { delivery: lease.delivery, number, started_at: shared.clock.now(), url: url.to_owned() };
         match shared.in_flight.begin(&begun) {
             Ok(slot) => {
-                let earlier = shared.agenda().began(lease, slot);
-                if let Some(earlier) = earlier {
-                    shared.in_flight.end(earlier);
+                let began = shared.agenda().began(lease, slot);
+                let (starts, unused) =
+                    began.map_or_else(|slot| (false, Some(slot)), |earlier| (true, earlier));
+                if let Some(unused) = unused {
+                    shared.in_flight.end(unused);
                 }
-                true
+                starts
+            }
+            // Without a note a killer would be sent for ever; the delivery stays due.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                let full = StoreError::Full { detail: "no space is left for the in-flight file".to_owned() };
+                shared.disk.failed(Some(rusqlite::ErrorCode::DiskFull), &full);
+                false
             }
             Err(error) => {
-                // Without a note a killer would be sent for ever; the delivery stays due.
                 tracing::error!(%error, "the in-flight file cannot be written; nothing is sent");
                 false
             }

@@ -1,8 +1,7 @@
 //! The lane of one endpoint.
 
 use super::{Handed, LANE_QUEUE, earlier};
-use bytes::Bytes;
-use postrider_model::{delivery::DeliveryId, time::Timestamp};
+use postrider_model::{delivery::DeliveryId, id::MessageId, time::Timestamp};
 use std::collections::{HashSet, VecDeque};
 
 /// See [the agenda](super).
@@ -12,20 +11,17 @@ pub(super) struct Lane {
     pub(super) held: bool,
     /// Complete in memory, in the order in which they are served.
     pub(super) queue: VecDeque<Handed>,
-    /// Payload bytes of the queue.
+    /// Bytes of the queue.
     pub(super) queued_bytes: usize,
     /// No delivery that lies only in the database is due earlier.
     pub(super) disk_due: Option<Timestamp>,
     pub(super) leased: HashSet<DeliveryId>,
+    /// The youngest message that a reader found.
+    newest_found: Option<MessageId>,
     /// A reader is looking for due deliveries.
     pub(super) reading: Option<Reading>,
     pub(super) in_ring: bool,
     pub(super) in_future: Option<Timestamp>,
-}
-
-/// Bytes that a delivery keeps in memory.
-fn size(handed: &Handed) -> usize {
-    handed.payload.as_ref().map_or(0, Bytes::len)
 }
 
 /// What a running reader may not have seen.
@@ -49,21 +45,35 @@ impl Lane {
 
     /// To the end of the queue.
     pub(super) fn push(&mut self, handed: Handed) {
-        self.queued_bytes += size(&handed);
+        self.queued_bytes += handed.size();
         self.queue.push_back(handed);
+    }
+
+    /// To the end of the queue, from the database.
+    pub(super) fn found(&mut self, handed: Handed) {
+        self.newest_found = self.newest_found.max(Some(handed.delivery.message));
+        self.push(handed);
+    }
+
+    /// Is the delivery queued or leased already? Only a reader can have been quicker than the hand-over, so that the
+    /// usual case needs no look.
+    pub(super) fn knows(&self, delivery: &DeliveryId) -> bool {
+        self.newest_found >= Some(delivery.message)
+            && (self.leased.contains(delivery)
+                || self.queue.iter().any(|handed| handed.delivery == *delivery))
     }
 
     /// From the front of the queue.
     pub(super) fn pop(&mut self) -> Option<Handed> {
         let handed = self.queue.pop_front()?;
-        self.queued_bytes -= size(&handed);
+        self.queued_bytes -= handed.size();
         Some(handed)
     }
 
-    /// Takes a delivery out of the queue, wherever it stands; returns the bytes of its payload.
+    /// Takes a delivery out of the queue, wherever it stands; returns its bytes.
     pub(super) fn take_out(&mut self, delivery: DeliveryId) -> usize {
         let found = self.queue.iter().position(|handed| handed.delivery == delivery);
-        let bytes = found.and_then(|at| self.queue.remove(at)).map_or(0, |handed| size(&handed));
+        let bytes = found.and_then(|at| self.queue.remove(at)).map_or(0, |handed| handed.size());
         self.queued_bytes -= bytes;
         bytes
     }

@@ -1,6 +1,7 @@
 //! What the agenda promises, step by step.
 
 use super::*;
+use bytes::Bytes;
 use postrider_model::{
     delivery::Trigger,
     environment::EnvironmentId,
@@ -60,7 +61,7 @@ fn endpoints(taken: &[(Lease, Handed)]) -> Vec<EndpointId> {
 
 #[test]
 fn what_was_handed_over_is_leased_once_and_counted_until_it_is_settled() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     assert_eq!(
         (agenda.pending(), agenda.oldest_due(at(5)), agenda.next_due()),
@@ -78,7 +79,7 @@ fn what_was_handed_over_is_leased_once_and_counted_until_it_is_settled() {
 
 #[test]
 fn a_claim_visits_lanes_in_turn() {
-    let mut agenda = Agenda::new(100_000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     for message in 0..100 {
         agenda.hand_over(handed(1, message, 0), false, at(0));
     }
@@ -96,7 +97,7 @@ fn a_claim_visits_lanes_in_turn() {
 
 #[test]
 fn a_lane_with_all_its_leases_out_takes_no_turn_until_one_comes_back() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     for message in 0..3 {
         agenda.hand_over(handed(1, message, 0), false, at(0));
     }
@@ -113,7 +114,7 @@ fn a_lane_with_all_its_leases_out_takes_no_turn_until_one_comes_back() {
 
 #[test]
 fn a_full_lane_is_passed_over_and_keeps_its_turn() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     agenda.hand_over(handed(2, 1, 0), false, at(0));
     let full = Room { total: PLENTY, per_endpoint: PLENTY, full: vec![endpoint(1)] };
@@ -125,7 +126,7 @@ fn a_full_lane_is_passed_over_and_keeps_its_turn() {
 
 #[test]
 fn older_work_in_the_database_comes_before_what_is_handed_over() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     agenda.add(endpoint(1), false, at(0), 5, at(0));
     agenda.hand_over(handed(1, 9, 1), false, at(1));
     assert_eq!(agenda.queued_bytes, 0, "it waits behind the others");
@@ -142,7 +143,7 @@ fn older_work_in_the_database_comes_before_what_is_handed_over() {
 
 #[test]
 fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     let running = take(&mut agenda, PLENTY, PLENTY, 0);
     agenda.add(endpoint(1), false, at(0), 2, at(0));
@@ -161,7 +162,7 @@ fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
 
 #[test]
 fn a_failed_reading_leaves_the_lane_due() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     agenda.add(endpoint(1), false, at(3), 1, at(0));
     assert!(agenda.wanted(&room(PLENTY, PLENTY), at(2)).is_empty());
     assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(3)).len(), 1);
@@ -171,7 +172,7 @@ fn a_failed_reading_leaves_the_lane_due() {
 
 #[test]
 fn a_held_lane_waits_and_comes_back() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     agenda.hold(endpoint(1), true, at(0));
     assert_eq!((agenda.next_due(), agenda.oldest_due(at(9)), agenda.queued_bytes), (None, None, 0));
@@ -184,7 +185,7 @@ fn a_held_lane_waits_and_comes_back() {
 
 #[test]
 fn nothing_starts_under_a_lease_whose_delivery_or_endpoint_changed() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     let taken = take(&mut agenda, PLENTY, PLENTY, 0);
     agenda.hold(endpoint(1), true, at(0));
@@ -199,7 +200,7 @@ fn nothing_starts_under_a_lease_whose_delivery_or_endpoint_changed() {
 
 #[test]
 fn a_retry_comes_back_when_it_is_due() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     let taken = take(&mut agenda, PLENTY, PLENTY, 0);
     agenda.recorded(&taken[0].0, Some(at(60)), at(0));
@@ -210,7 +211,7 @@ fn a_retry_comes_back_when_it_is_due() {
 
 #[test]
 fn what_is_past_its_deadline_or_without_payload_is_set_apart() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(Handed { deadline_at: at(1), ..handed(1, 1, 0) }, false, at(0));
     agenda.hand_over(Handed { payload: None, ..handed(1, 2, 0) }, false, at(0));
     agenda.hand_over(handed(1, 3, 0), false, at(0));
@@ -220,7 +221,7 @@ fn what_is_past_its_deadline_or_without_payload_is_set_apart() {
 
 #[test]
 fn a_deleted_endpoint_leaves_nothing_behind() {
-    let mut agenda = Agenda::new(1000, 7);
+    let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     agenda.hand_over(handed(1, 2, 50), false, at(0));
     let taken = take(&mut agenda, 1, PLENTY, 0);
@@ -236,11 +237,12 @@ fn a_deleted_endpoint_leaves_nothing_behind() {
 
 #[test]
 fn memory_for_payloads_is_bounded_and_no_lane_fills_it_alone() {
-    let mut agenda = Agenda::new(32, 7);
+    let each = handed(1, 0, 0).size();
+    let mut agenda = Agenda::new(16 * each, 7);
     for message in 0..20 {
         agenda.hand_over(handed(1, message, 0), false, at(0));
     }
-    assert_eq!(agenda.queued_bytes, 4, "an eighth: two payloads of two bytes");
+    assert_eq!(agenda.queued_bytes, 2 * each, "an eighth");
     assert_eq!(take(&mut agenda, PLENTY, PLENTY, 0).len(), 2);
     assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(0)).len(), 1, "the others lie in the database");
     assert_eq!(agenda.pending(), 20);
@@ -248,5 +250,46 @@ fn memory_for_payloads_is_bounded_and_no_lane_fills_it_alone() {
         agenda.hand_over(handed(lane, 1, 0), false, at(0));
         agenda.hand_over(handed(lane, 2, 0), false, at(0));
     }
-    assert_eq!(agenda.queued_bytes, 32);
+    assert_eq!(agenda.queued_bytes, 16 * each);
+}
+
+/// The commit is visible to readers a moment before it is handed over.
+#[test]
+fn what_a_reader_found_before_it_was_handed_over_is_leased_once() {
+    let mut agenda = Agenda::new(1_000_000, 7);
+    agenda.add(endpoint(1), false, at(0), 1, at(0));
+    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(1)).len(), 1);
+    let deliveries = vec![handed(1, 1, 0), handed(1, 2, 1), handed(1, 3, 1)];
+    agenda.found(Found { endpoint: endpoint(1), deliveries, next: None }, at(1));
+    let early = take(&mut agenda, 2, PLENTY, 1);
+    assert_eq!(early.len(), 2);
+    agenda.hand_over(handed(1, 2, 1), false, at(1));
+    agenda.hand_over(handed(1, 3, 1), false, at(1));
+    let late = take(&mut agenda, PLENTY, PLENTY, 1);
+    assert_eq!(late.len(), 1, "one was leased, one queued already");
+    assert!(early.iter().chain(&late).all(|(lease, _)| agenda.holds(lease)));
+    assert_eq!(agenda.pending(), 3);
+}
+
+#[test]
+fn full_lanes_do_not_keep_those_behind_them_from_being_read() {
+    let mut agenda = Agenda::new(1_000_000, 7);
+    for lane in 1..=5 {
+        agenda.add(endpoint(lane), false, at(0), 1, at(0));
+    }
+    let full = Room { total: 1, per_endpoint: PLENTY, full: (1..=4).map(endpoint).collect() };
+    let wanted = agenda.wanted(&full, at(1));
+    assert_eq!(wanted.iter().map(|wanted| wanted.endpoint).collect::<Vec<_>>(), [endpoint(5)]);
+}
+
+#[test]
+fn a_lane_that_empties_before_its_turn_stands_in_the_ring_once() {
+    let mut agenda = Agenda::new(1_000_000, 7);
+    for message in 0..10 {
+        agenda.hand_over(handed(1, message, 0), false, at(0));
+        agenda.settled(delivery(1, message), at(0));
+    }
+    assert_eq!((agenda.ring.len(), agenda.queued_bytes, agenda.pending()), (1, 0, 0));
+    assert!(take(&mut agenda, PLENTY, PLENTY, 0).is_empty());
+    assert_eq!((agenda.ring.len(), agenda.lanes.len()), (0, 0));
 }

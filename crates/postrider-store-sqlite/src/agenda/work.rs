@@ -25,6 +25,13 @@ pub(crate) struct Handed {
     pub(crate) deaths: u32,
 }
 
+impl Handed {
+    /// Bytes that it keeps in memory: small payloads count by their frame.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.payload.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// A lane to be read from the database.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
