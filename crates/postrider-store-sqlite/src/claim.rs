@@ -133,13 +133,29 @@ async fn read_ahead(shared: &Arc<Shared>, room: &Room) -> Result<(), StoreError>
 fn read_lanes(connection: &Connection, wanted: &[Wanted], now: Timestamp) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::with_capacity(wanted.len());
     let mut bytes = 0;
+    let mut failed = None;
     for wanted in wanted {
         if bytes >= READ_BYTES {
             break;
         }
-        found.push(read_lane(connection, wanted, now, &mut bytes)?);
+        match read_lane(connection, wanted, now, &mut bytes) {
+            Ok(lane) => found.push(lane),
+            Err(failure) => {
+                // A lane that does not read must not keep the others from their turn; it gets another one after them.
+                let error = StoreError::from(failure);
+                tracing::error!(endpoint.id = %wanted.endpoint, %error, "the deliveries of an endpoint cannot be read");
+                let out_of_time = matches!(error, StoreError::Unavailable { .. });
+                failed = Some(error);
+                if out_of_time {
+                    break;
+                }
+            }
+        }
     }
-    Ok(found)
+    match failed {
+        Some(error) if found.is_empty() => Err(error.into()),
+        _ => Ok(found),
+    }
 }
 
 fn read_lane(
@@ -157,7 +173,9 @@ fn read_lane(
     )?;
     let mut rows = due.query(params![key(&endpoint), now.as_micros(), most])?;
     let mut deliveries = Vec::new();
+    let mut seen = 0;
     while let Some(row) = rows.next()? {
+        seen += 1;
         let delivery = DeliveryId { message: id_at(row, 1)?, endpoint, generation: row.get(2)? };
         if wanted.leased.contains(&delivery) {
             continue;
@@ -169,6 +187,10 @@ fn read_lane(
         if let Some(handed) = complete(connection, delivery, due_at)? {
             *bytes += handed.payload.as_ref().map_or(0, Bytes::len);
             deliveries.push(handed);
+        }
+        // What was passed over may have hidden others.
+        if seen == most {
+            return Ok(Found { endpoint, deliveries, next: Some(due_at) });
         }
     }
     let next: Option<i64> = connection
@@ -235,6 +257,8 @@ fn bury(shared: &Arc<Shared>, dead: Vec<(Lease, Handed)>) {
                     }
                 });
             }
+            // More of the lane may be due: without a hint it would wait for the next round.
+            work.after_commit(|shared| shared.claimable.notify_one());
             Ok(())
         };
         if let Err(failure) = shared.write(Isolation::Own, settle).await {
