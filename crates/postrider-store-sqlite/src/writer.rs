@@ -111,10 +111,10 @@ struct Typed<T, F> {
 impl<T: Send, F: FnOnce(&mut Scope<'_>) -> Result<T, Failure> + Send> Operation for Typed<T, F> {
     fn run(&mut self, scope: &mut Scope<'_>) -> Ran {
         let Some(run) = self.run.take() else { return Ran::Failed };
-        let result = catch_unwind(AssertUnwindSafe(|| run(scope)));
-        let Ok(result) = result else {
-            return Ran::Broke(StoreError::Internal { detail: "an operation panicked".to_owned() }, None);
-        };
+        // A panic is a failure of this operation like any other; whether others share it depends on what it wrote.
+        let result = catch_unwind(AssertUnwindSafe(|| run(scope))).unwrap_or_else(|_| {
+            Err(StoreError::Internal { detail: "an operation panicked".to_owned() }.into())
+        });
         let ran = match &result {
             Ok(_) => Ran::Well,
             Err(Failure::Sql(error)) => match code(error) {
@@ -218,12 +218,12 @@ impl Writer {
 
     /// What checkpoints beside the writer could not copy, because writing never paused: a few pages.
     fn restart_log(&self) {
-        let restart = || {
-            self.connection.busy_timeout(schema::BUSY_CHECKPOINT)?;
-            self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
-            self.connection.busy_timeout(schema::BUSY)
-        };
-        if let Err(error) = restart() {
+        let restarted = self
+            .connection
+            .busy_timeout(schema::BUSY_CHECKPOINT)
+            .and_then(|()| self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())));
+        // In any case: a writer that waits for so short a time would fail batches.
+        if let Err(error) = self.connection.busy_timeout(schema::BUSY).and(restarted) {
             tracing::warn!(%error, "the write-ahead log could not be restarted");
         }
     }
@@ -234,7 +234,10 @@ impl Writer {
         match outcome {
             Ok(effects) => {
                 for effect in effects {
-                    effect(&self.shared);
+                    // What is committed has to be answered, and what comes after it to be written.
+                    if catch_unwind(AssertUnwindSafe(|| effect(&self.shared))).is_err() {
+                        tracing::error!("memory could not follow a commit; a restart reads it anew");
+                    }
                 }
                 for operation in operations {
                     operation.answer(Ok(()));
@@ -325,3 +328,7 @@ fn run_one(operation: &mut Queued, scope: &mut Scope<'_>) -> Result<bool, (Store
     }
     Ok(well)
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

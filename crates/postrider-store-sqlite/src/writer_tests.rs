@@ -1,0 +1,121 @@
+//! What a batch promises to those who share it.
+
+use super::*;
+use crate::{Config, SqliteStore, failure::Refusal};
+use postrider_store::Store as _;
+use postrider_vault::keyring::Keyring;
+use std::sync::atomic::AtomicUsize;
+
+fn open(folder: &tempfile::TempDir) -> Arc<SqliteStore> {
+    let keyring = Keyring::create(&folder.path().join("keyring.toml")).unwrap();
+    let config = Config { data_dir: folder.path().join("data"), readers: 1, ..Config::default() };
+    SqliteStore::open(config, keyring).unwrap()
+}
+
+fn insert(work: &Scope<'_>, id: u8) -> Result<(), Failure> {
+    work.connection.execute("INSERT INTO probe (id, body) VALUES (?1, x'00')", [id])?;
+    Ok(())
+}
+
+async fn rows(store: &SqliteStore) -> Vec<u8> {
+    let read = |connection: &Connection| {
+        let mut statement = connection.prepare("SELECT id FROM probe ORDER BY id")?;
+        Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    };
+    store.shared.readers.read(read).await.unwrap()
+}
+
+/// Holds the writer until dropped, so that what is submitted meanwhile shares the next batch.
+async fn hold(store: &SqliteStore) -> std::sync::mpsc::SyncSender<()> {
+    let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
+    let (begun, begins) = oneshot::channel();
+    let wait = move |work: &mut Scope<'_>| {
+        work.after_commit(move |_| {
+            let _ = begun.send(());
+            let _ = held.recv();
+        });
+        Ok(())
+    };
+    drop(submit(&store.shared, Isolation::Own, wait).await.unwrap());
+    begins.await.unwrap();
+    release
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_or_panic_in_a_savepoint_undoes_only_its_own_operation() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let shared = &store.shared;
+    let effects = Arc::new(AtomicUsize::new(0));
+    let release = hold(&store).await;
+    let count = |work: &mut Scope<'_>, effects: &Arc<AtomicUsize>| {
+        let effects = Arc::clone(effects);
+        work.after_commit(move |_| {
+            effects.fetch_add(1, Ordering::Relaxed);
+        });
+    };
+    let [first, second, third, fourth] = [(); 4].map(|()| Arc::clone(&effects));
+    let good = submit(shared, Isolation::Own, move |work| {
+        count(work, &first);
+        insert(work, 1)
+    });
+    let good = good.await.unwrap();
+    let refused = submit(shared, Isolation::Own, move |work| {
+        count(work, &second);
+        insert(work, 2)?;
+        Err::<(), _>(Refusal::Taken.into())
+    });
+    let refused = refused.await.unwrap();
+    let panics = submit(shared, Isolation::Own, move |work| -> Result<(), Failure> {
+        count(work, &third);
+        insert(work, 3)?;
+        panic!("a defect")
+    });
+    let panics = panics.await.unwrap();
+    let last = submit(shared, Isolation::Shared, move |work| {
+        count(work, &fourth);
+        insert(work, 4)
+    });
+    let last = last.await.unwrap();
+    drop(release);
+    assert!(matches!(answered(good).await, Ok(())));
+    assert!(matches!(answered(refused).await, Err(Failure::Refused(Refusal::Taken))));
+    assert!(matches!(answered(panics).await, Err(Failure::Store(StoreError::Internal { .. }))));
+    assert!(matches!(answered(last).await, Ok(())));
+    assert_eq!((rows(&store).await, effects.load(Ordering::Relaxed)), (vec![1, 4], 2));
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_of_the_hot_path_that_fails_halfway_takes_its_batch_along_and_nobody_is_told_ok() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let release = hold(&store).await;
+    let good = submit(&store.shared, Isolation::Own, |work| insert(work, 1)).await.unwrap();
+    let halfway = submit(&store.shared, Isolation::Shared, |work| -> Result<(), Failure> {
+        insert(work, 2)?;
+        panic!("a defect")
+    });
+    let halfway = halfway.await.unwrap();
+    drop(release);
+    assert!(answered(good).await.is_err());
+    assert!(answered(halfway).await.is_err());
+    assert_eq!(rows(&store).await, Vec::<u8>::new());
+    store.shared.write(Isolation::Own, |work| insert(work, 5)).await.unwrap();
+    assert_eq!(rows(&store).await, [5]);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_after_a_commit_stops_neither_its_answer_nor_the_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let write = |work: &mut Scope<'_>| {
+        work.after_commit(|_| panic!("a defect"));
+        insert(work, 1)
+    };
+    store.shared.write(Isolation::Own, write).await.unwrap();
+    store.shared.write(Isolation::Own, |work| insert(work, 2)).await.unwrap();
+    assert_eq!(rows(&store).await, [1, 2]);
+    store.close().await;
+}
