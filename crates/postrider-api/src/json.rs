@@ -4,10 +4,7 @@ use crate::{
     error::{ApiError, Problem},
     state::ApiState,
 };
-use axum::{
-    body::Body,
-    extract::{FromRequest, Request},
-};
+use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use http::header;
 use http_body_util::BodyExt;
@@ -25,12 +22,6 @@ use tokio::time::{Instant, timeout_at};
 pub const CONFIGURATION_BYTES: usize = 1024 * 1024;
 /// A body must have arrived after this time.
 const BODY_TIME: Duration = Duration::from_secs(30);
-/// What is read and thrown away of a body that is too large, so that a client that is still sending gets to see the
-/// answer instead of a broken connection.
-const DRAIN_BYTES: usize = 16 * 1024 * 1024;
-/// The same as a time.
-const DRAIN_TIME: Duration = Duration::from_secs(2);
-
 /// What an answer repeats of a name that it refuses (`security` 1.9).
 const NAME_CHARACTERS: usize = 64;
 
@@ -63,16 +54,20 @@ impl<T: DeserializeOwned + Default> FromRequest<ApiState> for OptionalJsonBody<T
     }
 }
 
-/// The body's bytes; 413 beyond `limit`, also for a body without an announced length, 408 when it does not arrive.
+/// The body's bytes; 413 beyond `limit`, also for a body without an announced length, 408 when it does not arrive. What is
+/// left then is read by [`crate::unread`].
 pub async fn read(request: Request, limit: usize) -> Result<Bytes, ApiError> {
     let (head, mut body) = request.into_parts();
+    if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(Problem::json(
+            vec![],
+            "compressed bodies are not read: send it without `content-encoding`",
+        )
+        .into());
+    }
     let announced =
         head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let waits_for_us = head.headers.contains_key(header::EXPECT);
     if announced.is_some_and(|length| length > limit as u64) {
-        if !waits_for_us {
-            drain(&mut body).await;
-        }
         return Err(ApiError::too_large());
     }
     let deadline = Instant::now() + BODY_TIME;
@@ -91,23 +86,9 @@ pub async fn read(request: Request, limit: usize) -> Result<Bytes, ApiError> {
         };
         if let Ok(data) = frame.into_data() {
             if bytes.len() + data.len() > limit {
-                drop(bytes);
-                drain(&mut body).await;
                 return Err(ApiError::too_large());
             }
             bytes.extend_from_slice(&data);
-        }
-    }
-}
-
-/// Reads on for a while without keeping anything.
-async fn drain(body: &mut Body) {
-    let deadline = Instant::now() + DRAIN_TIME;
-    let mut left = DRAIN_BYTES;
-    while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
-        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-        if left == 0 {
-            return;
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod router;
 pub mod scope;
 pub mod state;
 pub mod transport;
+mod unread;
 pub mod v1;
 
 pub use config::Config;

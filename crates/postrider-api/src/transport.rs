@@ -1,7 +1,7 @@
 //! What every request passes on its way in and out: spelling of the path, host names, loops, time, panics, CORS, and JSON for
 //! whatever finds no handler.
 
-use crate::{error::ApiError, state::ApiState};
+use crate::{error::ApiError, state::ApiState, unread::read_on};
 use axum::{
     Router,
     body::Body,
@@ -37,6 +37,7 @@ pub fn wrap(routes: Router<ApiState>, state: ApiState) -> Router {
         .layer(from_fn_with_state(state, under_our_name))
         .layer(from_fn(no_delivery))
         .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(from_fn(read_on))
         .layer(cors())
 }
 

@@ -3,8 +3,13 @@
 use crate::harness::{Api, METRICS_TOKEN, bearer};
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use postrider_api::Config;
 use serde_json::json;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 #[tokio::test]
 async fn what_has_no_route_is_answered_in_json() {
@@ -64,6 +69,40 @@ async fn bodies_without_an_end_are_cut() {
     assert_eq!(refused.headers["connection"], "close");
     let announced = [bearer(&api.token), ("content-length", "10000000000"), ("expect", "100-continue")];
     api.raw("POST", "/api/v1/app", &announced, Some(Body::empty())).await.is(413);
+}
+
+/// Whoever is refused before the body was read gets to see the answer, not a broken pipe.
+#[tokio::test]
+async fn a_refusal_comes_after_the_body_was_sent() {
+    let api = Api::start().await;
+    let bad_token = ("authorization", "Bearer no-such-token");
+    for (path, header, status) in [
+        ("/api/v1/app", bad_token, 401),
+        ("/api/v1/nowhere", bearer(&api.token), 404),
+        ("/api/v1/health/ping", bearer(&api.token), 405),
+        ("/api/v1/app/x/msg/expunge-all-contents", bearer(&api.token), 501),
+        ("/api/v1/app", bearer(&api.token), 413),
+    ] {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let chunks = futures_util::stream::iter(0..128).map(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 64 * 1024]))
+        });
+        api.raw("POST", path, &[header], Some(Body::from_stream(chunks))).await.is(status);
+        assert_eq!(sent.load(Ordering::Relaxed), 128, "{path}");
+    }
+}
+
+/// ING-5: nothing is unpacked, so nothing can unpack to more than the limit.
+#[tokio::test]
+async fn compressed_bodies_are_refused_with_the_way_out() {
+    let api = Api::start().await;
+    let headers = [bearer(&api.token), ("content-encoding", "gzip")];
+    let refused = api.raw("POST", "/api/v1/app", &headers, Some(Body::from(&b"\x1f\x8b\x08"[..]))).await;
+    assert!(refused.is(422).body["detail"][0]["msg"].as_str().unwrap().contains("content-encoding"));
+    let headers = [bearer(&api.token), ("content-encoding", "identity")];
+    api.raw("POST", "/api/v1/app", &headers, Some(Body::from("{\"name\":\"x\"}"))).await.is(201);
 }
 
 /// P12.
