@@ -6,6 +6,7 @@ use crate::{
     attempt::{Attempts, Ended},
     config::Config,
     lanes::Place,
+    leases::{self, RELEASE_PAUSE},
     metrics::Metrics,
     recorder::Recorder,
 };
@@ -13,7 +14,7 @@ use futures_util::FutureExt;
 use postrider_outbound::Outbound;
 use postrider_store::{
     Store,
-    deliveries::{ClaimedDelivery, Deliveries},
+    deliveries::{ClaimedDelivery, Deliveries, Lease},
 };
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::{
@@ -27,8 +28,6 @@ const SUSPECT_DEATHS: u32 = 2;
 /// How long after the start suspects begin. A server that is killed again and again from outside, each time just after
 /// its start, must not find the same innocent delivery guilty of all three deaths.
 const SUSPECTS_AFTER: Duration = Duration::from_secs(1);
-/// How long a delivery that was not wanted keeps its lease, so that one that is due again at once cannot spin.
-const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a claimed delivery needs on its way.
 pub(crate) struct Dispatch {
@@ -70,7 +69,15 @@ impl Dispatch {
         tokio::select! {
             biased;
             () = self.stop.abandoned.cancelled() => {}
-            () = self.work(&claimed, &mut place) => {}
+            () = leases::see_through(&*self.store, claimed.lease, &self.metrics, self.work(&claimed, &mut place)) => {}
+        }
+    }
+
+    /// Gives back what was claimed and has no place.
+    pub(crate) async fn give_back(self: Arc<Self>, surplus: Vec<Lease>) {
+        tokio::select! {
+            () = leases::release(&*self.store, surplus) => {}
+            () = self.stop.abandoned.cancelled() => {}
         }
     }
 
@@ -84,12 +91,11 @@ impl Dispatch {
                 place.took(record.attempt.duration);
                 self.recorder.store(*record).await;
             }
-            Ended::NotWanted => {
+            // Lost or void leases are nothing to the store; but it may also be unable to note the start.
+            Ended::NotWanted | Ended::LeaseLost => {
                 let _ = tokio::time::timeout(RELEASE_PAUSE, self.stop.draining.cancelled()).await;
                 self.release(claimed).await;
             }
-            // Lost, or void because the delivery or its endpoint changed: the store forgets it.
-            Ended::LeaseLost => self.release(claimed).await,
         }
     }
 
@@ -126,9 +132,6 @@ impl Dispatch {
     }
 
     async fn release(&self, claimed: &ClaimedDelivery) {
-        if let Err(error) = self.store.release(vec![claimed.lease]).await {
-            let delivery = &claimed.lease.delivery;
-            tracing::warn!(message.id = %delivery.message, endpoint.id = %delivery.endpoint, %error, "a lease could not be given back");
-        }
+        leases::release(&*self.store, vec![claimed.lease]).await;
     }
 }

@@ -6,7 +6,7 @@
 //! - `dispatch`: one claimed delivery from its claim to its record, in a task of its own that survives a panic;
 //! - `attempt`: one attempt as a list of steps: `request` builds and signs, `authorisation` has the access token,
 //!   `redaction` keeps secrets out of the history, `verdict` decides what follows;
-//! - `recorder`: keeps the result until the store has it;
+//! - `recorder`: keeps the result until the store has it; `leases`: what ends without one gives its lease back;
 //! - `retention`: deletes what is too old, in small batches;
 //! - `supervise` and `backoff`: a loop that fails goes on, at a bounded pace;
 //! - [`Config`] and [`Metrics`]: what an operator sets and sees.
@@ -21,6 +21,7 @@ mod backoff;
 mod config;
 mod dispatch;
 mod lanes;
+mod leases;
 mod metrics;
 mod recorder;
 mod redaction;

@@ -2,13 +2,17 @@
 //! nothing is claimed while the store cannot take results.
 
 use crate::{backoff::Backoff, metrics::Metrics};
+use futures_util::FutureExt;
 use postrider_store::{
     StoreError,
     deliveries::{AttemptRecord, Deliveries, Recorded},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// Brings results to the store.
@@ -42,19 +46,27 @@ impl Recorder {
         let mut backoff = Backoff::default();
         let mut unstored = None;
         loop {
-            let error = match self.store.record(vec![record.clone()]).await.pop() {
-                Some(Ok(Recorded::Stored(_))) => return,
-                Some(Ok(Recorded::Superseded)) => return self.superseded(&record),
-                Some(Err(error)) => error,
-                None => {
-                    StoreError::Internal { detail: "the store returned no result for a record".to_owned() }
-                }
+            let error = match self.try_once(&record).await {
+                Ok(Recorded::Stored(_)) => return,
+                Ok(Recorded::Superseded) => return self.superseded(&record),
+                Err(error) => error,
             };
             // In this order: the earlier mark ends only once the new one counts.
             let still = self.unstored(&record, &error, backoff.is_first());
             drop(unstored.replace(still));
             tokio::time::sleep(backoff.next()).await;
         }
+    }
+
+    /// A panic of the store is one of its failures: what was sent must not be forgotten for it.
+    async fn try_once(&self, record: &AttemptRecord) -> Result<Recorded, StoreError> {
+        let recording = AssertUnwindSafe(self.store.record(vec![record.clone()])).catch_unwind();
+        let detail = match recording.await.map(|mut results| results.pop()) {
+            Ok(Some(result)) => return result,
+            Ok(None) => "the store returned no result for a record",
+            Err(_) => "the store panicked",
+        };
+        Err(StoreError::Internal { detail: detail.to_owned() })
     }
 
     fn superseded(&self, record: &AttemptRecord) {
@@ -145,5 +157,16 @@ mod tests {
         recorder.store(samples::record(Outcome::Succeeded)).await;
         assert_eq!(records.taken().len(), 1);
         assert_eq!(recorder.metrics.superseded_results.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_outlives_a_panic_of_the_store() {
+        let (recorder, records) = recorder(vec![]);
+        let storing = recorder.store(samples::record(Outcome::Succeeded));
+        tokio::pin!(storing);
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut storing).await.is_err());
+        records.answer(Ok(STORED));
+        storing.await;
+        assert_eq!(records.taken().len(), 2);
     }
 }

@@ -15,7 +15,11 @@ pub(crate) async fn run(store: Arc<dyn Store>, config: RetentionConfig, metrics:
     let mut failing = false;
     loop {
         let clock = store.clock();
-        clock.sleep_until(clock.now().plus(wait)).await;
+        // The second for a clock that was set back: it would have a sweep wait until it gets there again.
+        tokio::select! {
+            () = clock.sleep_until(clock.now().plus(wait)) => {}
+            () = tokio::time::sleep(wait) => {}
+        }
         wait = config.sweep_interval();
         match sweep(&*store, &config, &metrics).await {
             Ok(()) => {

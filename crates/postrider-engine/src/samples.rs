@@ -116,17 +116,34 @@ pub(crate) fn record(outcome: Outcome) -> AttemptRecord {
     AttemptRecord { lease: claimed.lease, attempt, next: NextStep::Delivered }
 }
 
-/// Answers to records as it is told, and can do nothing else.
+/// Answers to records and releases as it is told, and can do nothing else.
 #[derive(Default)]
 pub(crate) struct Records {
     answers: Mutex<VecDeque<Result<Recorded, StoreError>>>,
     taken: Mutex<Vec<AttemptId>>,
+    refusals: Mutex<VecDeque<Result<(), StoreError>>>,
+    released: Mutex<Vec<Lease>>,
     claimable: Notify,
 }
 
 impl Records {
     pub(crate) fn answering(answers: Vec<Result<Recorded, StoreError>>) -> Self {
         Self { answers: Mutex::new(answers.into()), ..Self::default() }
+    }
+
+    /// Answers releases so first, then takes them.
+    pub(crate) fn refusing_releases(refusals: Vec<Result<(), StoreError>>) -> Self {
+        Self { refusals: Mutex::new(refusals.into()), ..Self::default() }
+    }
+
+    /// One more answer to a record; without one it panics.
+    pub(crate) fn answer(&self, answer: Result<Recorded, StoreError>) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push_back(answer);
+    }
+
+    /// Every lease that was given back, refused or not.
+    pub(crate) fn released(&self) -> Vec<Lease> {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The attempts whose records were given to it, in order.
@@ -158,8 +175,9 @@ impl Deliveries for Records {
         unimplemented!("only records")
     }
 
-    async fn release(&self, _: Vec<Lease>) -> Result<(), StoreError> {
-        unimplemented!("only records")
+    async fn release(&self, leases: Vec<Lease>) -> Result<(), StoreError> {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).extend(leases);
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Ok(()))
     }
 
     async fn resend(

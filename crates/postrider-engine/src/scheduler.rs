@@ -79,7 +79,7 @@ impl Scheduler {
                     tracing::info!("deliveries can be claimed again");
                 }
                 let rest = rest_after(&claimed, self.store.clock().now());
-                self.start(claimed.deliveries).await;
+                self.start(claimed.deliveries);
                 rest
             }
             Err(error) => Rest::For(self.failed(&error, outage)),
@@ -87,7 +87,7 @@ impl Scheduler {
     }
 
     /// Starts what was claimed, each in a task of its own, and gives back what its lane cannot take.
-    async fn start(&self, deliveries: Vec<ClaimedDelivery>) {
+    fn start(&self, deliveries: Vec<ClaimedDelivery>) {
         let mut surplus = Vec::new();
         for claimed in deliveries {
             match self.lanes.enter(claimed.lease) {
@@ -95,10 +95,8 @@ impl Scheduler {
                 None => surplus.push(claimed.lease),
             }
         }
-        if !surplus.is_empty()
-            && let Err(error) = self.store.release(surplus).await
-        {
-            tracing::warn!(%error, "leases could not be given back");
+        if !surplus.is_empty() {
+            drop(self.tasks.spawn(Arc::clone(&self.dispatch).give_back(surplus)));
         }
     }
 
