@@ -97,6 +97,11 @@ impl TestServer {
         Self::launch(Mode::Production, Some(Arc::new(dns)), change).await
     }
 
+    /// The rules of `--dev`, and names that lead where this resolver says.
+    pub async fn with_resolver(resolver: Arc<dyn Resolve>) -> Self {
+        Self::launch(Mode::Dev, Some(resolver), |_| {}).await
+    }
+
     async fn launch(
         mode: Mode,
         resolver: Option<Arc<dyn Resolve>>,

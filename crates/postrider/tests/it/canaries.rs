@@ -64,7 +64,7 @@ fn percent(bytes: &[u8], space: &str) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                text.push(char::from(*byte))
+                text.push(char::from(*byte));
             }
             b' ' => text.push_str(space),
             _ => drop(write!(text, "%{byte:02X}")),
@@ -86,7 +86,7 @@ fn spellings(bytes: &[u8]) -> Vec<Vec<u8>> {
         let whole = shifted.len() * 8 / 6;
         let skipped = (shift * 8).div_ceil(6);
         for text in [BASE64_STANDARD_NO_PAD.encode(&shifted), BASE64_URL_SAFE_NO_PAD.encode(&shifted)] {
-            found.push(text[skipped..whole].as_bytes().to_vec());
+            found.push(text.as_bytes()[skipped..whole].to_vec());
         }
     }
     found
@@ -249,7 +249,7 @@ async fn no_credential_is_found_in_files_logs_answers_or_metrics() {
     for outcome in ["succeeded", "http_error", "unauthorized", "token_rejected"] {
         assert!(history.contains(&format!("\"outcome\":\"{outcome}\"")), "{outcome} is missing in {history}");
     }
-    let sent: String = receiver.requests().iter().map(|request| format!("{:?}", request.headers)).collect();
+    let sent = format!("{:?}", receiver.requests());
     for canary in ["CANARY-bearer", "CANARY-marked", "CANARY-access"] {
         assert!(sent.contains(canary), "{canary} was never sent, so that its absence says nothing");
     }

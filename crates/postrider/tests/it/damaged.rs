@@ -1,9 +1,17 @@
-//! Rows that do not read as what they must be: what depends on them fails visibly and alone, everything else goes on.
+//! Rows that do not read as what they must be, panics, a database that somebody else holds: what depends on them fails
+//! visibly and alone, everything else goes on.
 
+use async_trait::async_trait;
+use postrider_outbound::resolver::{Resolve, ResolveFailure};
 use postrider_testing::{App, MessageRef, Receiver, TestServer, hours, minutes};
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A server whose database is changed while it is closed.
 async fn damage(server: TestServer, statement: &str) -> TestServer {
@@ -103,4 +111,75 @@ async fn a_delivery_without_its_payload_ends() {
     assert_eq!(server.client().get(&path).await.items()[0]["statusText"], "canceled");
     let later = server.send("invoice.paid", json!({})).await;
     assert_eq!(server.wait_for_attempts(&later, 1).await.statuses(), [200]);
+}
+
+/// A resolver with a defect.
+#[derive(Debug)]
+struct Panics;
+
+#[async_trait]
+impl Resolve for Panics {
+    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, ResolveFailure> {
+        panic!("the resolver's defect at {name}")
+    }
+}
+
+/// DUR-9: a panic ends its own attempt, which its owner sees, and is counted.
+#[tokio::test]
+async fn a_panic_in_an_attempt_is_a_failed_attempt_and_nothing_else() {
+    let server = TestServer::with_resolver(Arc::new(Panics)).await;
+    let app = server.default_app().await;
+    let panicking = server.endpoint(&app, "https://panics.example.com/").await;
+    let sound = server.receiver([200]).await;
+    for number in 0..5 {
+        server.send("invoice.paid", json!({ "number": number })).await;
+    }
+    sound.wait_for(5).await;
+    server.clock.advance(minutes(1)).await;
+    let path = format!("/api/v1/app/{}/attempt/endpoint/{}", app.id, panicking.id);
+    let seen = server.client().get(&path).await.items();
+    assert_eq!(seen.len(), 10, "five deliveries, each tried twice");
+    assert!(seen.iter().all(|attempt| attempt["outcome"] == "internal"), "{seen:?}");
+    let metrics = server.client().get("/metrics").await;
+    let metrics = String::from_utf8_lossy(&metrics.bytes).into_owned();
+    assert!(metrics.lines().any(|line| line == "postrider_engine_panics_total 10"), "{metrics}");
+    assert!(!format!("{seen:?}").contains("the resolver's defect"), "{seen:?}");
+    server.client().get("/api/v1/health").await.expect(200);
+}
+
+/// DUR-3: whoever locks the database for a while (a backup, a curious operator) costs time, and nothing else.
+#[tokio::test]
+async fn a_database_that_is_locked_for_a_while_is_waited_for() {
+    let server = TestServer::start().await;
+    let receiver = server.receiver([503, 200]).await;
+    let message = server.send("invoice.paid", json!({})).await;
+    receiver.wait_for(1).await;
+    server.clock.quiet().await;
+    let app = server.default_app().await;
+    let file = server.data_dir().join("postrider.db");
+    let locked = tokio::task::spawn_blocking(move || {
+        let connection = Connection::open(file).unwrap();
+        let locked = connection.execute_batch("BEGIN IMMEDIATE");
+        if locked.is_ok() {
+            std::thread::sleep(Duration::from_millis(1500));
+            connection.execute_batch("ROLLBACK").unwrap();
+        }
+        locked.is_ok()
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = Instant::now();
+    let body = json!({ "eventType": "invoice.paid", "payload": {} });
+    let path = format!("{}/msg", app.path());
+    let mut answer = server.client().post(&path, body.clone()).await;
+    while answer.status != 202 {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "it does not recover");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        answer = server.client().post(&path, body.clone()).await;
+    }
+    // Or nobody else can lock it: then there is nothing to wait for.
+    let held = locked.await.unwrap();
+    assert!(!held || begun.elapsed() > Duration::from_millis(500), "{:?}", begun.elapsed());
+    server.clock.advance(minutes(1)).await;
+    assert_eq!(server.attempts(&message).await.statuses(), [503, 200]);
 }

@@ -100,3 +100,62 @@ async fn due_retries_of_one_endpoint_do_not_delay_another() {
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     assert!(failing.requests().len() < 600, "the retries still run");
 }
+
+/// SQL-1, ISO-12: publishers, readers and deliveries at once; nobody is told that the database is busy.
+#[tokio::test]
+async fn publishers_and_readers_at_once_are_all_served() {
+    let server = TestServer::start().await;
+    let receiver = server.receiver([200]).await;
+    let app = server.default_app().await;
+    let client = server.client();
+    let body = json!({ "eventType": "invoice.paid", "payload": {} });
+    let (publish, read) = (format!("{}/msg", app.path()), format!("{}/msg?limit=50", app.path()));
+    let calls = (0..300).map(|number| {
+        let (client, body, publish, read) = (&client, body.clone(), &publish, &read);
+        async move {
+            if number % 3 == 0 {
+                client.get(read).await.status
+            } else {
+                client.post(publish, body).await.status
+            }
+        }
+    });
+    let statuses = futures_util::future::join_all(calls).await;
+    assert!(statuses.iter().all(|status| [200, 202].contains(status)), "{statuses:?}");
+    receiver.wait_for(200).await;
+}
+
+/// LIFE-9: of changes that meet, each succeeds or is told so.
+#[tokio::test]
+async fn changes_that_meet_are_conflicts_and_not_failures() {
+    let server = TestServer::start().await;
+    let app = server.default_app().await;
+    let endpoint = server.endpoint_with(&app, "https://example.com/", json!({ "uid": "one" })).await;
+    server.endpoint_with(&app, "https://example.com/", json!({ "uid": "two" })).await;
+    let client = server.client();
+    let calls = (0..60).map(|number| {
+        let (client, endpoint, app) = (&client, &endpoint, &app);
+        async move {
+            let url = "https://example.com/";
+            match number % 4 {
+                0 => client.patch(&endpoint.path(), json!({ "uid": "two" })).await.status,
+                1 => {
+                    client.patch(&endpoint.path(), json!({ "description": number.to_string() })).await.status
+                }
+                2 => {
+                    client
+                        .put(&format!("{}/endpoint/one", app.path()), json!({ "url": url, "uid": "one" }))
+                        .await
+                        .status
+                }
+                _ => {
+                    let headers = json!({ "headers": { "X-Number": number.to_string() } });
+                    client.put(&format!("{}/headers", endpoint.path()), headers).await.status
+                }
+            }
+        }
+    });
+    let statuses = futures_util::future::join_all(calls).await;
+    assert!(statuses.iter().all(|status| [200, 204, 409].contains(status)), "{statuses:?}");
+    assert!(statuses.iter().step_by(4).all(|status| *status == 409), "the name of another: {statuses:?}");
+}

@@ -3,6 +3,7 @@
 use postrider_model::time::Timestamp;
 use postrider_testing::{Received, Receiver, Reply, TestServer, days, hours, minutes, seconds};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 #[tokio::test]
 async fn a_failed_attempt_is_repeated_by_the_schedule_until_the_endpoint_takes_it() {
@@ -15,8 +16,7 @@ async fn a_failed_attempt_is_repeated_by_the_schedule_until_the_endpoint_takes_i
     assert_eq!(server.attempts(&message).await.statuses(), [503], "the first wait is 5 s");
     server.clock.advance(hours(1)).await;
     assert_eq!(server.attempts(&message).await.statuses(), [503, 503, 200]);
-    let bodies: std::collections::BTreeSet<_> =
-        receiver.requests().into_iter().map(|request| request.body).collect();
+    let bodies: BTreeSet<_> = receiver.requests().into_iter().map(|request| request.body).collect();
     assert_eq!(bodies.len(), 1, "every attempt sends the same bytes");
     server.clock.advance(days(4)).await;
     assert_eq!(receiver.requests().len(), 3, "what is delivered is not sent again");
@@ -114,8 +114,9 @@ async fn retries_of_deliveries_that_failed_together_are_spread() {
     assert!(waits.iter().all(|wait| (1000.0..1110.0).contains(wait)), "{waits:?}");
     let mut buckets = [0; BUCKETS];
     for wait in &waits {
-        let share = ((wait - 1000.0) / 10.0).clamp(0.0, 9.0);
-        buckets[share as usize] += 1;
+        // 1000 s and up to a tenth more, in ten parts.
+        let bounds = (1..10_u32).map(|part| 1000.0 + 10.0 * f64::from(part));
+        buckets[bounds.filter(|bound| wait >= bound).count()] += 1;
     }
     assert!(buckets.iter().all(|count| *count <= 3 * DELIVERIES / BUCKETS), "{buckets:?}");
     assert!(buckets.iter().filter(|count| **count > 0).count() >= 8, "{buckets:?}");
@@ -167,7 +168,8 @@ fn http_date(unix: i64) -> String {
     let mut parts = date.split('-');
     let [year, month, day] = [parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap()];
     let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(unix / 86_400 % 7) as usize];
+    let weekday =
+        ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][usize::try_from(unix / 86_400 % 7).unwrap()];
     let month = months[month.parse::<usize>().unwrap() - 1];
     format!("{weekday}, {day} {month} {year} {} GMT", &time[..8])
 }
@@ -254,4 +256,37 @@ async fn an_endpoint_has_its_own_schedule() {
     assert_eq!(receiver.requests().len(), 3);
     server.clock.advance(hours(100)).await;
     assert_eq!(server.attempts(&message).await.len(), 4);
+}
+
+/// SEC-1: what receivers de-duplicate by stays the same, and what keeps old requests from being replayed does not.
+#[tokio::test]
+async fn every_attempt_has_the_same_id_and_a_timestamp_and_signature_of_its_own() {
+    let server = TestServer::start().await;
+    let receiver = server.receiver([503, 503, 200]).await;
+    server.send("invoice.paid", json!({})).await;
+    server.clock.advance(hours(1)).await;
+    let distinct = |name: &str| {
+        let requests = receiver.requests();
+        requests.iter().map(|request| request.header(name).unwrap().to_owned()).collect::<BTreeSet<_>>().len()
+    };
+    let counts = ["webhook-id", "webhook-timestamp", "webhook-signature"].map(distinct);
+    assert_eq!(counts, [1, 3, 3]);
+}
+
+/// RET-6: by hand there is always one more.
+#[tokio::test]
+async fn a_delivery_that_has_failed_for_good_can_be_sent_again_by_hand() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start([500]).await;
+    let only = json!({ "retrySchedule": [] });
+    let endpoint = server.endpoint_with(&server.default_app().await, &receiver.url(), only).await;
+    let message = server.send("invoice.paid", json!({})).await;
+    server.clock.advance(hours(1)).await;
+    assert_eq!(server.attempts(&message).await.len(), 1);
+    receiver.replies([200]);
+    let path = format!("/api/v1/app/{}/msg/{}/endpoint", message.app, message.id);
+    server.client().post_empty(&format!("{path}/{}/resend", endpoint.id)).await.expect(202);
+    assert_eq!(server.wait_for_attempts(&message, 2).await.statuses(), [500, 200]);
+    server.clock.quiet().await;
+    assert_eq!(server.client().get(&path).await.items()[0]["statusText"], "success");
 }

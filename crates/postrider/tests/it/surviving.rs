@@ -123,3 +123,53 @@ async fn store_header(server: &TestServer, endpoint: &Endpoint, name: &str, valu
         .await
         .unwrap();
 }
+
+/// DUR-6, DUR-8: a stop in the middle of a backlog loses nothing, fails nothing and repeats nothing.
+#[tokio::test]
+async fn a_stop_in_the_middle_of_a_backlog_repeats_nothing() {
+    let server = TestServer::start().await;
+    let receiver = server.receiver([Reply::Slow(Duration::from_millis(100), 200)]).await;
+    let mut accepted = BTreeSet::new();
+    for number in 0..60 {
+        accepted.insert(server.send("invoice.paid", json!({ "number": number })).await.id);
+    }
+    receiver.wait_for(10).await;
+    let server = server.restart().await;
+    assert!(receiver.requests().len() < 60, "the rest waits for the restart");
+    receiver.wait_for(60).await;
+    server.clock.quiet().await;
+    let requests = receiver.requests();
+    let delivered: BTreeSet<String> =
+        requests.iter().filter_map(|request| request.header("webhook-id")).map(str::to_owned).collect();
+    assert_eq!((requests.len(), delivered), (60, accepted));
+}
+
+/// DUR-8: everything that was configured and everything that waits is there after a restart.
+#[tokio::test]
+async fn a_restart_keeps_configuration_secrets_and_pending_retries() {
+    let server = TestServer::start().await;
+    let receiver = postrider_testing::Receiver::start([503, 200]).await;
+    let members = json!({ "uid": "kept", "channels": ["eu"], "metadata": { "team": "billing" }, "retrySchedule": [60] });
+    let app = server.default_app().await;
+    let endpoint = server.endpoint_with(&app, &receiver.url(), members).await;
+    let headers = json!({ "headers": { "X-Api-Key": "sealed", "X-Plain": "clear" } });
+    server.client().put(&format!("{}/headers", endpoint.path()), headers).await.expect(204);
+    let body = json!({ "eventType": "invoice.paid", "payload": {}, "channels": ["eu"] });
+    server.client().post(&format!("{}/msg", app.path()), body).await.expect(202);
+    receiver.wait_for(1).await;
+    server.clock.quiet().await;
+    let view = async |server: &TestServer| {
+        let mut seen = Vec::new();
+        for path in ["", "/headers", "/secret", "/msg"] {
+            seen.push(server.client().get(&format!("{}{path}", endpoint.path())).await.expect(200));
+        }
+        seen
+    };
+    let before = view(&server).await;
+    let server = server.restart().await;
+    assert_eq!(view(&server).await, before);
+    server.clock.advance(postrider_testing::minutes(2)).await;
+    let requests = receiver.wait_for(2).await;
+    assert_eq!(requests[1].header("x-api-key"), Some("sealed"));
+    assert_eq!(requests[0].header("webhook-id"), requests[1].header("webhook-id"));
+}

@@ -148,3 +148,20 @@ async fn without_dev_metrics_want_their_token() {
     assert_eq!(page.status, 200);
     assert!(String::from_utf8_lossy(&page.bytes).contains("postrider_deliveries_pending"));
 }
+
+/// P07: an idempotency key belongs to the environment, so that a new API key changes nothing.
+#[tokio::test]
+async fn an_idempotency_key_outlives_the_api_key_it_came_with() {
+    let server = TestServer::start().await;
+    let app = server.default_app().await;
+    let body = json!({ "eventType": "invoice.paid", "payload": {} });
+    let mut ids = BTreeSet::new();
+    for _ in 0..2 {
+        let client = key(&server, postrider::dev::ENVIRONMENT, Scope::Environment).await;
+        let client = client.with_header("idempotency-key", "rotated");
+        ids.insert(
+            client.post(&format!("{}/msg", app.path()), body.clone()).await.expect(202)["id"].to_string(),
+        );
+    }
+    assert_eq!(ids.len(), 1, "{ids:?}");
+}
