@@ -85,9 +85,10 @@ async fn a_refusal_comes_after_the_body_was_sent() {
     ] {
         let sent = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&sent);
+        let chunk = Bytes::from(vec![b' '; 64 * 1024]);
         let chunks = futures_util::stream::iter(0..128).map(move |_| {
             count.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 64 * 1024]))
+            Ok::<_, std::io::Error>(chunk.clone())
         });
         api.raw("POST", path, &[header], Some(Body::from_stream(chunks))).await.is(status);
         assert_eq!(sent.load(Ordering::Relaxed), 128, "{path}");

@@ -6,6 +6,7 @@
 mod body;
 mod places;
 pub mod proxies;
+mod refusals;
 pub mod tls;
 
 use crate::{config::Server, failure::Failure};
@@ -19,6 +20,7 @@ use hyper_util::{
 use places::{Place, Places};
 use postrider_api::auth::ClientAddress;
 use proxies::Network;
+use refusals::Told;
 use std::{
     convert::Infallible,
     io,
@@ -218,7 +220,7 @@ async fn requests(
         .header_read_timeout(head_time)
         .max_headers(HEAD_FIELDS)
         .max_header_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Told::new(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         // Clients that break off, time out or do not speak HTTP: theirs to fix, ours only to see when debugging.
         tracing::debug!(%peer, %error, "connection ended early");
