@@ -4,6 +4,7 @@
 //! sync: the page cache survives `kill -9`, and after a power loss nobody can blame a delivery. What stands there at the
 //! next start was being attempted when the process died.
 
+use crate::data_dir::PRIVATE;
 use postrider_model::{
     delivery::DeliveryId,
     id::{EndpointId, Ksuid, MessageId},
@@ -12,7 +13,7 @@ use postrider_model::{
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -56,7 +57,8 @@ impl InFlight {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).mode(PRIVATE).open(&path)?;
         Ok((Self { path, file, free: Mutex::default() }, left))
     }
 

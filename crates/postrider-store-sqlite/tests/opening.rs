@@ -8,6 +8,7 @@ use postrider_store::{Store as _, access::Access as _, endpoints::Endpoints as _
 use postrider_store_sqlite::{OpenError, SqliteStore};
 use postrider_vault::keyring::Keyring;
 use secrecy::ExposeSecret as _;
+use std::os::unix::fs::PermissionsExt as _;
 
 /// CLM-9
 #[tokio::test]
@@ -112,4 +113,24 @@ async fn no_file_holds_a_credential_in_clear() {
     scan();
     store.close().await;
     scan();
+}
+
+#[tokio::test]
+async fn what_lies_in_the_data_directory_is_for_the_servers_user_alone() {
+    let place = Place::new();
+    let store = place.open();
+    let scope = world(&*store).await;
+    publish(&*store, &scope, 10).await.unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let data_dir = place.config().data_dir;
+    assert_eq!(mode(&data_dir), 0o700);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&data_dir).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+        names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+    }
+    names.sort();
+    assert_eq!(names, ["in_flight", "lock", "postrider.db", "postrider.db-shm", "postrider.db-wal"]);
+    store.close().await;
 }
