@@ -193,7 +193,8 @@ pub(crate) fn rotate(
     let signing = sealed.iter().filter(|secret| snapshots::is_signing(&secret.kind));
     let overlapping =
         signing.clone().filter(|secret| secret.valid_until.is_some_and(|until| until > now)).count();
-    if overlapping >= limits::PREVIOUS_SECRETS {
+    // Without overlap no previous one is added: a secret that leaked can be replaced at any time.
+    if !overlap.is_zero() && overlapping >= limits::PREVIOUS_SECRETS {
         let most = limits::PREVIOUS_SECRETS;
         return Err(Refusal::Limit(format!(
             "{most} previous signing secrets are still valid; wait for one to end"

@@ -8,7 +8,7 @@
 //! - [`memory`] and [`snapshots`]: configuration for matching and sending, bounded, current by version;
 //! - [`accept`] and [`record`]: the two transactions of the hot path;
 //! - [`secrets`]: every credential, sealed, in one table; [`schema`] and [`start`]: what opening a database means;
-//! - [`upkeep`]: checkpoints and free space, beside the writer;
+//! - [`upkeep`]: checkpoints and free space, beside the writer; [`space`]: what retention frees goes back to the disk;
 //! - one file per noun of the contract.
 //!
 //! Guarantees: a write that was answered `Ok` is on the disk; no second process writes; leases live in memory and a
@@ -43,6 +43,7 @@ mod retention;
 mod schema;
 mod secrets;
 mod snapshots;
+mod space;
 mod start;
 mod upkeep;
 mod values;

@@ -9,6 +9,7 @@ use crate::{
     claim::end,
     failure::Failure,
     messages::drop_payload,
+    space,
     values::{id_at, key},
     writer::{Isolation, Scope},
 };
@@ -24,12 +25,15 @@ use postrider_store::{
     retention::{Cutoffs, Expired, Retention},
 };
 use rusqlite::{Connection, Row, params};
-use std::{collections::HashMap, sync::PoisonError};
+use std::{collections::HashMap, sync::PoisonError, time::Duration};
+use tokio::time::Instant;
 
 /// Rows that a look goes over, for each that it may find.
 const ROWS_PER_FIND: usize = 20;
 /// Held endpoints that are looked through in one call.
 const HELD_AT_ONCE: usize = 16;
+/// How long one operation may delete.
+const OPERATION_TIME: Duration = Duration::from_millis(20);
 /// A delivery of this message is pending.
 const WAITS: &str =
     "EXISTS (SELECT 1 FROM delivery WHERE delivery.message = candidate.message AND state = 0)";
@@ -40,8 +44,23 @@ pub(crate) struct Positions {
     payloads: Option<(i64, i64)>,
     attempts: Option<(Ksuid, Ksuid, Ksuid)>,
     messages: Option<Ksuid>,
+    gone: Gone,
     /// When to look through the deliveries of a held endpoint again.
     held: HashMap<EndpointId, Timestamp>,
+}
+
+/// Which kinds this round has gone through to their ends.
+#[derive(Debug, Default, Clone, Copy)]
+struct Gone {
+    payloads: bool,
+    attempts: bool,
+    messages: bool,
+}
+
+impl Gone {
+    fn all(self) -> bool {
+        self.payloads && self.attempts && self.messages
+    }
 }
 
 /// An attempt's place in its table.
@@ -59,22 +78,28 @@ impl Retention for SqliteStore {
     async fn expire(&self, cutoffs: Cutoffs, batch: usize) -> Result<Expired, StoreError> {
         let batch = batch.clamp(1, 10_000);
         let held = self.expire_held(batch).await?;
+        // What this round has gone through is left alone until all else has been: kinds whose looks take turns at coming
+        // to their ends would never let a round end.
+        let Gone { payloads, attempts, messages } = self.position(|positions| positions.gone);
         let mut expired = Expired {
-            payloads: self.expire_payloads(batch).await?,
-            attempts: self.expire_attempts(cutoffs, batch).await?,
-            messages: self.expire_messages(cutoffs, batch).await?,
+            payloads: if payloads { 0 } else { self.expire_payloads(batch).await? },
+            attempts: if attempts { 0 } else { self.expire_attempts(cutoffs, batch).await? },
+            messages: if messages { 0 } else { self.expire_messages(cutoffs, batch).await? },
             others: self
                 .shared
                 .write(Isolation::Own, move |work| expire_others(work, cutoffs, batch))
                 .await?,
             more: false,
         };
-        let deleted = [expired.payloads, expired.attempts, expired.messages, expired.others, held];
-        let positions = self.shared.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        expired.more = deleted.iter().any(|count| *count >= batch as u64)
-            || positions.payloads.is_some()
-            || positions.attempts.is_some()
-            || positions.messages.is_some();
+        let more_space = space::give_back(&self.shared).await?;
+        let round_ended = self.position(|positions| {
+            let ended = positions.gone.all();
+            if ended {
+                positions.gone = Gone::default();
+            }
+            ended
+        });
+        expired.more = !round_ended || more_space || expired.others.max(held) >= batch as u64;
         Ok(expired)
     }
 }
@@ -103,17 +128,14 @@ impl SqliteStore {
                 })
             })
             .await?;
-        self.position(|positions| positions.payloads = look.next);
-        let delete = move |work: &mut Scope<'_>| {
-            let mut deleted = 0;
-            for message in look.found {
-                if !waits(work.connection, message)? && drop_payload(work.connection, message)? {
-                    deleted += 1;
-                }
-            }
-            Ok(deleted)
-        };
-        Ok(self.shared.write(Isolation::Own, delete).await?)
+        self.position(|positions| {
+            positions.gone.payloads = look.next.is_none();
+            positions.payloads = look.next;
+        });
+        self.delete(look.found, |connection, message| {
+            Ok(!waits(connection, message)? && drop_payload(connection, message)?)
+        })
+        .await
     }
 
     async fn expire_attempts(&self, cutoffs: Cutoffs, batch: usize) -> Result<u64, StoreError> {
@@ -145,17 +167,14 @@ impl SqliteStore {
                 })
             })
             .await?;
-        self.position(|positions| positions.attempts = look.next);
-        let delete = move |work: &mut Scope<'_>| {
-            let mut deleted = 0;
-            for place in look.found {
-                if !waits(work.connection, place.0)? {
-                    deleted += delete_attempt(work.connection, place)?;
-                }
-            }
-            Ok(deleted)
-        };
-        Ok(self.shared.write(Isolation::Own, delete).await?)
+        self.position(|positions| {
+            positions.gone.attempts = look.next.is_none();
+            positions.attempts = look.next;
+        });
+        self.delete(look.found, |connection, place| {
+            Ok(!waits(connection, place.0)? && delete_attempt(connection, place)?)
+        })
+        .await
     }
 
     async fn expire_messages(&self, cutoffs: Cutoffs, batch: usize) -> Result<u64, StoreError> {
@@ -176,18 +195,42 @@ impl SqliteStore {
                 })
             })
             .await?;
-        self.position(|positions| positions.messages = look.next);
-        let delete = move |work: &mut Scope<'_>| {
-            let mut deleted = 0;
-            for message in look.found {
-                if !waits(work.connection, message)? {
-                    delete_message(work.connection, message)?;
-                    deleted += 1;
+        self.position(|positions| {
+            positions.gone.messages = look.next.is_none();
+            positions.messages = look.next;
+        });
+        self.delete(look.found, |connection, message| {
+            Ok(!waits(connection, message)? && delete_message(connection, message)?)
+        })
+        .await
+    }
+
+    /// Deletes what a look found, each for itself. An operation stops after a time: payloads of a mebibyte are a
+    /// thousand times the work of small ones, and commits of others wait meanwhile.
+    async fn delete<T: Send + 'static>(
+        &self,
+        found: Vec<T>,
+        delete: fn(&Connection, T) -> Result<bool, Failure>,
+    ) -> Result<u64, StoreError> {
+        let mut left = found.into_iter();
+        let mut deleted = 0;
+        while left.len() > 0 {
+            let mut found = left;
+            let some = move |work: &mut Scope<'_>| {
+                let begun = Instant::now();
+                let mut deleted = 0;
+                while begun.elapsed() < OPERATION_TIME
+                    && let Some(next) = found.next()
+                {
+                    deleted += u64::from(delete(work.connection, next)?);
                 }
-            }
-            Ok(deleted)
-        };
-        Ok(self.shared.write(Isolation::Own, delete).await?)
+                Ok((deleted, found))
+            };
+            let (some, rest) = self.shared.write(Isolation::Own, some).await?;
+            deleted += some;
+            left = rest;
+        }
+        Ok(deleted)
     }
 
     /// Held deliveries are not claimed, so nobody else notices that their deadline passes. Each held endpoint is looked
@@ -291,16 +334,16 @@ fn waits(connection: &Connection, message: MessageId) -> Result<bool, Failure> {
         .query_row([key(&message)], |row| row.get(0))?)
 }
 
-fn delete_attempt(connection: &Connection, (message, endpoint, id): Place) -> Result<u64, Failure> {
+fn delete_attempt(connection: &Connection, (message, endpoint, id): Place) -> Result<bool, Failure> {
     connection.prepare_cached("DELETE FROM response WHERE attempt = ?1")?.execute([key(&id)])?;
     let deleted = connection
         .prepare_cached("DELETE FROM attempt WHERE message = ?1 AND endpoint = ?2 AND id = ?3")?
         .execute(params![key(&message), key(&endpoint), key(&id)])?;
-    Ok(deleted as u64)
+    Ok(deleted > 0)
 }
 
 /// A message with everything that hangs on it.
-fn delete_message(connection: &Connection, message: MessageId) -> Result<(), Failure> {
+fn delete_message(connection: &Connection, message: MessageId) -> Result<bool, Failure> {
     for statement in [
         "DELETE FROM response WHERE attempt IN (SELECT id FROM attempt WHERE message = ?1)",
         "DELETE FROM attempt WHERE message = ?1",
@@ -310,7 +353,7 @@ fn delete_message(connection: &Connection, message: MessageId) -> Result<(), Fai
     ] {
         connection.prepare_cached(statement)?.execute([key(&message)])?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Idempotency records, overlapped signing secrets, and deleted endpoints and applications without history.

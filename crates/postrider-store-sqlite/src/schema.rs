@@ -1,6 +1,6 @@
 //! Opening the database file: connections with their settings, the SQLite version, migrations, the keyring's check.
 
-use crate::{OpenError, config::Config, values};
+use crate::{OpenError, config::Config, data_dir, values};
 use postrider_model::time::Timestamp;
 use postrider_vault::keyring::Keyring;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig, params};
@@ -25,7 +25,11 @@ pub(crate) fn open_writer(
     now: Timestamp,
 ) -> Result<Connection, OpenError> {
     check_version(rusqlite::version_number())?;
-    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    data_dir::create_database(path)?;
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // Before the first page is written, else only a full `VACUUM` could do it: what retention frees can be given back to
+    // the disk in small steps. Nothing happens where the database exists.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     let mode: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(OpenError::Refused(format!(

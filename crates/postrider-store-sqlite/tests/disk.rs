@@ -3,11 +3,11 @@
 mod place;
 
 use place::{Place, claim, message, publish, success, world};
-use postrider_model::application::Metadata;
+use postrider_model::{application::Metadata, retry::NextStep};
 use postrider_store::{
     Store as _, StoreError, WriteError,
     applications::{ApplicationFields, Applications as _},
-    deliveries::{Deliveries as _, Recorded},
+    deliveries::{AttemptRecord, Deliveries as _, Recorded},
     health::Health as _,
     messages::Messages as _,
     retention::{Cutoffs, Retention as _},
@@ -165,4 +165,78 @@ async fn a_backlog_larger_than_memory_is_worked_off_after_a_restart() {
     });
     let recorded: usize = futures_util::future::join_all(workers).await.into_iter().map(Result::unwrap).sum();
     assert_eq!(recorded, 1200, "each once");
+}
+
+/// SQL-4
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_file_shrinks_after_everything_expired() {
+    let place = Place::new();
+    let store = place.open();
+    let scope = world(&*store).await;
+    let payload = bytes::Bytes::from(vec![b'x'; 64 * 1024]);
+    for _ in 0..10 {
+        let results = store.accept(vec![message(&scope, payload.clone()); 64]).await;
+        assert!(results.iter().all(Result::is_ok));
+        let records: Vec<_> =
+            claim(&*store, 64).await.iter().map(|claimed| success(&*store, claimed)).collect();
+        assert_eq!(records.len(), 64);
+        assert!(store.record(records).await.iter().all(Result::is_ok));
+    }
+    let size = || {
+        place.connection().query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(())).unwrap();
+        std::fs::metadata(place.database()).unwrap().len()
+    };
+    let full = size();
+    assert!(full > 40 * 1024 * 1024, "{full}");
+    store.clock().advance(Duration::from_hours(60 * 24));
+    let old = store.clock().now().minus(Duration::from_hours(24));
+    let mut calls = 0;
+    while store.expire(Cutoffs { messages: old, attempts: old }, 100).await.unwrap().more {
+        calls += 1;
+        assert!(calls < 200, "there is an end to it");
+    }
+    let left = size();
+    assert!(left < 6 * 1024 * 1024, "{left} of {full} bytes after {calls} calls");
+    publish(&*store, &scope, 10).await.unwrap();
+    store.close().await;
+    assert!(std::fs::metadata(place.database()).unwrap().len() < 6 * 1024 * 1024);
+}
+
+/// A round of retention ends although each kind of record comes to its end at another call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_of_retention_over_what_must_stay_ends() {
+    let place = Place::new();
+    let store = place.open();
+    let scope = world(&*store).await;
+    // A look of this batch goes over 20 rows: three for payloads and messages, eight for attempts.
+    for _ in 0..50 {
+        publish(&*store, &scope, 10).await.unwrap();
+    }
+    for round in 1..=3_u32 {
+        let records: Vec<_> = claim(&*store, 1000)
+            .await
+            .iter()
+            .map(|claimed| {
+                assert_eq!(claimed.number, round);
+                AttemptRecord {
+                    next: NextStep::RetryAfter(Duration::from_hours(1)),
+                    ..success(&*store, claimed)
+                }
+            })
+            .collect();
+        assert_eq!(records.len(), 50);
+        assert!(store.record(records).await.iter().all(Result::is_ok));
+        store.clock().advance(Duration::from_hours(2));
+    }
+    let now = store.clock().now();
+    let mut calls = 0;
+    loop {
+        let expired = store.expire(Cutoffs { messages: now, attempts: now }, 1).await.unwrap();
+        calls += 1;
+        assert_eq!((expired.messages, expired.attempts), (0, 0), "all are pending");
+        if !expired.more {
+            break;
+        }
+    }
+    assert!(calls <= 9, "{calls} calls");
 }
