@@ -26,8 +26,11 @@ pub struct Server {
     /// Addresses or networks (`10.1.2.3`, `10.0.0.0/8`) of reverse proxies in front of the API. Only from them
     /// `X-Forwarded-For` is believed; beyond loopback and without a certificate, only they may connect.
     pub trusted_proxies: Vec<Network>,
-    /// Seconds that a client may take to send the head of a request (1 to 300).
+    /// Seconds that a client may take to send the head of a request, from its first byte (1 to 300).
     pub header_seconds: u64,
+    /// Seconds that a connection may rest between requests, or leave an answer unread, before it is closed (1 to 3600).
+    /// Longer than a load balancer in front keeps it (AWS: 60), else that sends requests into closed connections.
+    pub idle_seconds: u64,
     /// Connections to the API that may be open at one time; further ones wait.
     pub connections: usize,
     /// Connections that one address may have open at one time, trusted proxies aside; further ones are closed at once.
@@ -47,6 +50,7 @@ impl Default for Server {
             tls_key: None,
             trusted_proxies: Vec::new(),
             header_seconds: 10,
+            idle_seconds: 75,
             connections: 10_000,
             connections_per_address: 1_000,
             drain_seconds: 25,
@@ -68,6 +72,11 @@ impl Server {
     /// See `header_seconds`.
     pub fn header_time(&self) -> Duration {
         Duration::from_secs(self.header_seconds.clamp(1, 300))
+    }
+
+    /// See `idle_seconds`.
+    pub fn idle_time(&self) -> Duration {
+        Duration::from_secs(self.idle_seconds.clamp(1, 3600))
     }
 
     /// See `drain_seconds`.

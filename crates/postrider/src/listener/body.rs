@@ -1,5 +1,7 @@
-//! Bodies of requests against a clock: a client that drips bytes gives its place up.
+//! Bodies of requests against a clock: a client that drips bytes gives its place up. Bodies of answers, which end the
+//! turn of their request.
 
+use super::patience::Turn;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -55,6 +57,38 @@ impl Body for Paced {
         }
         ready!(limit.as_mut().poll(context));
         Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly"))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer; its request runs until it has been handed over.
+pub(super) struct Held {
+    body: axum::body::Body,
+    _turn: Turn,
+}
+
+impl Held {
+    pub(super) fn new(body: axum::body::Body, turn: Turn) -> Self {
+        Self { body, _turn: turn }
+    }
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,9 +1,10 @@
-//! The API's socket: accepts connections, bounds their number, the time and size of request heads and the time of
-//! bodies, serves TLS when configured, and finishes what it began when told to stop.
+//! The API's socket: accepts connections, bounds their number, their rest, the time and size of request heads and the
+//! time of bodies, serves TLS when configured, and finishes what it began when told to stop.
 //!
 //! What it does not do: routes. They are `postrider-api`'s.
 
 mod body;
+mod patience;
 mod places;
 pub mod proxies;
 mod refusals;
@@ -14,9 +15,10 @@ use axum::{Router, body::Body};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::TokioIo,
     server::graceful::{GracefulShutdown, Watcher},
 };
+use patience::{Patience, Patient, Turns};
 use places::{Place, Places};
 use postrider_api::auth::ClientAddress;
 use proxies::Network;
@@ -58,7 +60,7 @@ struct Shared {
     /// Plain HTTP beyond this machine: only the proxies, which end TLS, may connect.
     only_proxies: bool,
     places: Arc<Places>,
-    head_time: Duration,
+    patience: Patience,
 }
 
 /// How connections are secured; decided before anything is opened.
@@ -101,7 +103,7 @@ impl Listener {
                 only_proxies: transport.only_proxies,
                 proxies: settings.trusted_proxies.clone(),
                 places: Places::new(settings.connections_per_address.max(1)),
-                head_time: settings.header_time(),
+                patience: Patience { head: settings.header_time(), idle: settings.idle_time() },
             }),
         })
     }
@@ -194,7 +196,7 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     match shared.tls.clone() {
         None => requests(stream, peer, shared, router, watcher).await,
-        Some(acceptor) => match tokio::time::timeout(shared.head_time, acceptor.accept(stream)).await {
+        Some(acceptor) => match tokio::time::timeout(shared.patience.head, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => requests(stream, peer, shared, router, watcher).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
@@ -209,15 +211,19 @@ async fn requests(
     router: Router,
     watcher: Watcher,
 ) {
-    let head_time = shared.head_time;
+    let turns = Turns::default();
+    let stream = Patient::new(stream, shared.patience, turns.clone());
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let request = admit(request, peer, &shared.proxies);
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        let (router, turn) = (router.clone(), turns.begin());
+        async move {
+            let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            Ok::<_, Infallible>(answer.map(|body| body::Held::new(body, turn)))
+        }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_time)
+        // Ours tells the rest between requests from the time of a head.
+        .header_read_timeout(None)
         .max_headers(HEAD_FIELDS)
         .max_header_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(Told::new(stream)), service);
@@ -251,7 +257,7 @@ mod tests {
             only_proxies: transport.only_proxies,
             proxies: settings.trusted_proxies,
             places: Places::new(1),
-            head_time: Duration::from_secs(1),
+            patience: Patience { head: Duration::from_secs(1), idle: Duration::from_secs(1) },
         }
     }
 
