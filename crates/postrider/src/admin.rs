@@ -32,8 +32,8 @@ use tower::ServiceExt as _;
 /// A key to create, as the command sends it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CreateKey {
-    /// `org_…`; created when it does not exist.
-    pub environment: String,
+    /// `org_…`; created when it does not exist. `None`: the only one.
+    pub environment: Option<String>,
     /// Shown in lists.
     pub name: String,
     /// Only this application.
@@ -44,16 +44,20 @@ pub struct CreateKey {
     pub days: Option<u32>,
 }
 
+/// Where the keys are; `None`: in the only environment.
 #[derive(Debug, Deserialize)]
-struct ListKeys {
-    environment: String,
+struct Whose {
+    environment: Option<String>,
 }
+
+/// Most environments that a refusal lists.
+const LISTED: usize = 20;
 
 /// The routes. `api` answers `/health`.
 pub fn router(store: Arc<dyn Store>, api: Option<Router>) -> Router {
     let keys = Router::new()
         .route("/api-keys", get(list).post(create))
-        .route("/api-keys/{environment}/{id}", delete(revoke))
+        .route("/api-keys/{id}", delete(revoke))
         .with_state(store);
     match api {
         Some(api) => keys.route("/health", get(move || health(api.clone()))),
@@ -68,8 +72,12 @@ async fn health(api: Router) -> Response {
 }
 
 async fn create(State(store): State<Arc<dyn Store>>, Json(key): Json<CreateKey>) -> Response {
-    let caller = match caller(&key) {
-        Ok(caller) => caller,
+    let environment = match environment(store.as_ref(), key.environment.as_deref()).await {
+        Ok(environment) => environment,
+        Err(refusal) => return refusal,
+    };
+    let caller = match scope(&key) {
+        Ok(scope) => Caller { environment, scope },
         Err(detail) => return refusal(StatusCode::UNPROCESSABLE_ENTITY, &detail),
     };
     let days = key.days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600));
@@ -84,9 +92,10 @@ async fn create(State(store): State<Arc<dyn Store>>, Json(key): Json<CreateKey>)
     }
 }
 
-async fn list(State(store): State<Arc<dyn Store>>, Query(query): Query<ListKeys>) -> Response {
-    let Some(environment) = EnvironmentId::parse(&query.environment) else {
-        return refusal(StatusCode::UNPROCESSABLE_ENTITY, &not_an_environment(&query.environment));
+async fn list(State(store): State<Arc<dyn Store>>, Query(whose): Query<Whose>) -> Response {
+    let environment = match environment(store.as_ref(), whose.environment.as_deref()).await {
+        Ok(environment) => environment,
+        Err(refusal) => return refusal,
     };
     match store.api_keys(&environment).await {
         Ok(keys) => Json(keys.iter().map(shown).collect::<Vec<_>>()).into_response(),
@@ -96,10 +105,12 @@ async fn list(State(store): State<Arc<dyn Store>>, Query(query): Query<ListKeys>
 
 async fn revoke(
     State(store): State<Arc<dyn Store>>,
-    Path((environment, id)): Path<(String, String)>,
+    Path(id): Path<String>,
+    Query(whose): Query<Whose>,
 ) -> Response {
-    let Some(environment) = EnvironmentId::parse(&environment) else {
-        return refusal(StatusCode::UNPROCESSABLE_ENTITY, &not_an_environment(&environment));
+    let environment = match environment(store.as_ref(), whose.environment.as_deref()).await {
+        Ok(environment) => environment,
+        Err(refusal) => return refusal,
     };
     let Some(key) = ApiKeyId::parse(&id) else {
         return refusal(
@@ -109,16 +120,42 @@ async fn revoke(
     };
     match store.revoke_api_key(&environment, key).await {
         Ok(key) => Json(shown(&key)).into_response(),
-        Err(WriteError::Missing) => {
-            refusal(StatusCode::NOT_FOUND, &format!("no API key {id} in {environment}"))
-        }
+        Err(WriteError::Missing) => refusal(
+            StatusCode::NOT_FOUND,
+            &format!("no API key {id} in {environment}: `postrider api-key list` shows its keys"),
+        ),
         Err(error) => refused(&error),
     }
 }
 
-fn caller(key: &CreateKey) -> Result<Caller, String> {
-    let environment =
-        EnvironmentId::parse(&key.environment).ok_or_else(|| not_an_environment(&key.environment))?;
+/// The named environment, or the only one that there is. A refusal lists those that can be named.
+async fn environment(store: &dyn Store, named: Option<&str>) -> Result<EnvironmentId, Response> {
+    let unclear = |detail: &str| refusal(StatusCode::UNPROCESSABLE_ENTITY, detail);
+    if let Some(text) = named {
+        return EnvironmentId::parse(text).ok_or_else(|| {
+            unclear(&format!(
+                "`{text}` is not an environment: `org_` and 1 to 60 letters, digits, `-` or `_`"
+            ))
+        });
+    }
+    let mut known = store.environments().await.map_err(|error| refused(&error.into()))?;
+    match known.len() {
+        0 => Err(unclear(
+            "there is no environment yet: name the first one, for example `--environment org_production`",
+        )),
+        1 => Ok(known.remove(0)),
+        number => {
+            let names: Vec<_> = known.iter().take(LISTED).map(EnvironmentId::as_str).collect();
+            let more = if number > LISTED { ", …" } else { "" };
+            Err(unclear(&format!(
+                "there are {number} environments: choose with `--environment`: {}{more}",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+fn scope(key: &CreateKey) -> Result<Scope, String> {
     let application = match &key.application {
         None => None,
         Some(text) => Some(
@@ -126,16 +163,11 @@ fn caller(key: &CreateKey) -> Result<Caller, String> {
                 .ok_or_else(|| format!("`{text}` is not an application id (`app_…`)"))?,
         ),
     };
-    let scope = match (key.publish, application) {
+    Ok(match (key.publish, application) {
         (true, application) => Scope::Publish { application },
         (false, Some(id)) => Scope::Application { id, feature_flags: BTreeSet::new() },
         (false, None) => Scope::Environment,
-    };
-    Ok(Caller { environment, scope })
-}
-
-fn not_an_environment(text: &str) -> String {
-    format!("`{text}` is not an environment: `org_` and 1 to 60 letters, digits, `-` or `_`")
+    })
 }
 
 fn shown(key: &ApiKey) -> Value {

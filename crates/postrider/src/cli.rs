@@ -109,16 +109,19 @@ pub enum ApiKeyCommand {
     /// Create a key and print its token, once
     #[command(after_help = "\
 Examples:
-  postrider api-key create --name billing
-  postrider api-key create --name worker --publish --days 90
-  postrider api-key create --name acme --application app_2abc…")]
+  postrider api-key create --environment org_production --name billing
+  postrider api-key create --environment org_production --name worker --publish --days 90
+  postrider api-key create --name acme --application app_2abc…
+
+An environment is a space of its own: its keys see nothing of another's. While there is
+exactly one, --environment can be left out.")]
     Create {
         /// Where the configuration comes from
         #[command(flatten)]
         settings: Settings,
-        /// Environment of the key; created when it does not exist
-        #[arg(long, value_name = "ORG", default_value = DEFAULT_ENVIRONMENT)]
-        environment: String,
+        /// Environment of the key, `org_…`; created when it does not exist [default: the only one]
+        #[arg(long, value_name = "ORG")]
+        environment: Option<String>,
         /// Shown in lists
         #[arg(long, default_value = "")]
         name: String,
@@ -137,9 +140,9 @@ Examples:
         /// Where the configuration comes from
         #[command(flatten)]
         settings: Settings,
-        /// Environment of the keys
-        #[arg(long, value_name = "ORG", default_value = DEFAULT_ENVIRONMENT)]
-        environment: String,
+        /// Environment of the keys [default: the only one]
+        #[arg(long, value_name = "ORG")]
+        environment: Option<String>,
     },
     /// Revoke a key at once
     #[command(after_help = "Example: postrider api-key revoke key_2abc…")]
@@ -147,29 +150,25 @@ Examples:
         /// Where the configuration comes from
         #[command(flatten)]
         settings: Settings,
-        /// Environment of the key
-        #[arg(long, value_name = "ORG", default_value = DEFAULT_ENVIRONMENT)]
-        environment: String,
+        /// Environment of the key [default: the only one]
+        #[arg(long, value_name = "ORG")]
+        environment: Option<String>,
         /// The key, as `api-key list` shows it
         id: String,
     },
 }
-
-/// The environment of commands that name none.
-pub const DEFAULT_ENVIRONMENT: &str = "org_main";
 
 /// `jwt`.
 #[derive(Debug, Subcommand)]
 pub enum JwtCommand {
     /// Make an HS256 token for an environment, signed with `api.jwt_secret`
     #[command(after_help = "\
-Example: POSTRIDER_API__JWT_SECRET_FILE=/run/secrets/jwt postrider jwt generate org_main")]
+Example: POSTRIDER_API__JWT_SECRET_FILE=/run/secrets/jwt postrider jwt generate org_production")]
     Generate {
         /// Where the configuration comes from
         #[command(flatten)]
         settings: Settings,
-        /// The environment
-        #[arg(default_value = DEFAULT_ENVIRONMENT)]
+        /// The environment, `org_…`; made when the token is used first
         environment: String,
     },
 }

@@ -32,13 +32,12 @@ pub(super) async fn api_key(command: ApiKeyCommand) -> Result<(), Failure> {
             ))
         }
         ApiKeyCommand::List { settings, environment } => {
-            let keys =
-                call(&settings, "GET", &format!("/api-keys?environment={}", segment(&environment)?), None)
-                    .await?;
+            let path = format!("/api-keys{}", query(environment.as_deref())?);
+            let keys = call(&settings, "GET", &path, None).await?;
             print(&table(keys.as_array().map(Vec::as_slice).unwrap_or_default()))
         }
         ApiKeyCommand::Revoke { settings, environment, id } => {
-            let path = format!("/api-keys/{}/{}", segment(&environment)?, segment(&id)?);
+            let path = format!("/api-keys/{}{}", segment(&id)?, query(environment.as_deref())?);
             let revoked = call(&settings, "DELETE", &path, None).await?;
             print(&format!("{} is revoked.\n", text(&revoked["id"])))
         }
@@ -121,6 +120,11 @@ fn segment(text: &str) -> Result<&str, Failure> {
     } else {
         Err(Failure::other(format!("`{text}` is not an id: letters, digits, `-` and `_`")))
     }
+}
+
+fn query(environment: Option<&str>) -> Result<String, Failure> {
+    environment
+        .map_or_else(|| Ok(String::new()), |name| segment(name).map(|name| format!("?environment={name}")))
 }
 
 fn table(keys: &[Value]) -> String {

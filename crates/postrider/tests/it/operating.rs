@@ -107,6 +107,28 @@ async fn api_keys_are_made_and_revoked_while_the_server_runs_and_when_it_does_no
     offline.get("/api/v1/app").await.expect(200);
 }
 
+/// One rule with and without `--dev`: what is not clear is asked, never guessed.
+#[test]
+fn an_environment_is_named_unless_there_is_only_one() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(run(folder.path(), &["keyring", "create", "keyring.toml"], &[]).code, Some(0));
+    let key = |arguments: &[&str]| {
+        let mut all = vec!["api-key"];
+        all.extend(arguments);
+        all.extend(["--data-dir", "data", "--keyring", "keyring.toml"]);
+        run(folder.path(), &all, &[])
+    };
+    let none = key(&["create"]);
+    assert!(none.code == Some(1) && none.errors.contains("no environment yet"), "{none:?}");
+    assert!(key(&["create", "--environment", "org_first"]).output.contains("org_first"));
+    assert!(key(&["create", "--name", "second"]).output.contains("org_first"));
+    assert!(key(&["list"]).output.contains("second"));
+    assert_eq!(key(&["create", "--environment", "org_other"]).code, Some(0));
+    let several = key(&["list"]);
+    assert!(several.code == Some(1) && several.errors.contains("org_first, org_other"), "{several:?}");
+    assert!(!key(&["list", "--environment", "org_other"]).output.contains("second"));
+}
+
 #[tokio::test]
 async fn health_is_asked_through_the_admin_socket() {
     let folder = tempfile::tempdir().unwrap();
