@@ -40,8 +40,12 @@ pub enum Reply {
     Drop,
     /// Writes these bytes, whatever they are, and closes.
     Raw(Bytes),
+    /// Writes these bytes, and keeps the connection open without ever writing more.
+    Unfinished(Bytes),
     /// Does what this says of the request.
     By(fn(&Received) -> Reply),
+    /// Waits, then does this.
+    Later(Duration, Box<Reply>),
 }
 
 impl Reply {
@@ -241,6 +245,13 @@ impl Shared {
             };
             lock(&self.requests).push(received.clone());
             self.arrived.notify_waiters();
+            let reply = match reply {
+                Reply::Later(time, then) => {
+                    tokio::time::sleep(time).await;
+                    *then
+                }
+                reply => reply,
+            };
             if !matches!(self.reply(reply, &received, &mut stream).await, Ok(true)) {
                 return;
             }
@@ -269,8 +280,13 @@ impl Shared {
                 write(stream, status, &[], b"at last").await?;
             }
             Reply::Hang => std::future::pending().await,
-            // A decision that leads to another decision is no answer.
-            Reply::Drop | Reply::By(_) => return Ok(false),
+            // One decision and one wait is what a test may ask for.
+            Reply::Drop | Reply::By(_) | Reply::Later(..) => return Ok(false),
+            Reply::Unfinished(bytes) => {
+                stream.write_all(&bytes).await?;
+                stream.flush().await?;
+                std::future::pending().await
+            }
             Reply::Raw(bytes) => {
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;

@@ -1,6 +1,6 @@
 //! A disk without space: refused, paused, and on again without a restart.
 
-use postrider_testing::{Receiver, TestServer, hours, seconds};
+use postrider_testing::{Receiver, Reply, TestServer, hours, seconds};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -85,4 +85,32 @@ async fn nothing_accepted_is_lost_by_a_full_disk() {
         assert_eq!(server.attempts(message).await.statuses(), [503, 200]);
     }
     server.client().get("/api/v1/health").await.expect(200);
+}
+
+/// RET-11: results that find no space wait for it; meanwhile nothing is sent again.
+#[tokio::test]
+async fn results_that_cannot_be_stored_yet_are_stored_later_and_nothing_is_sent_twice() {
+    const IN_FLIGHT: usize = 10;
+    let server = small().await;
+    // Together more than what is left when a message of 50 kB does not fit any more.
+    let answer = Reply::Full(200, Vec::new(), vec![b'r'; 20_000].into());
+    let receiver = server.receiver([Reply::Later(Duration::from_millis(1500), Box::new(answer))]).await;
+    let mut messages = Vec::new();
+    for number in 0..IN_FLIGHT {
+        messages.push(server.send("invoice.paid", json!({ "number": number })).await);
+    }
+    receiver.wait_for(IN_FLIGHT).await;
+    fill(&server).await;
+    tokio::time::sleep(Duration::from_millis(1700)).await;
+    let mut stored = 0;
+    for message in &messages {
+        stored += server.attempts(message).await.len();
+    }
+    assert!(stored < IN_FLIGHT, "there was space for all of them");
+    server.store.clock().advance(hours(25));
+    for message in &messages {
+        assert_eq!(server.wait_for_attempts(message, 1).await.statuses(), [200]);
+    }
+    server.clock.quiet().await;
+    assert_eq!(receiver.requests().len(), IN_FLIGHT);
 }
