@@ -150,7 +150,8 @@ pub trait Endpoints: Send + Sync + 'static {
     ) -> Result<Option<SigningSecret>, StoreError>;
 
     /// Makes `new` the current signing secret; the previous one signs along for `overlap` (zero drops it at once).
-    /// [`WriteError::Limit`] when [`PREVIOUS_SECRETS`](postrider_model::limits::PREVIOUS_SECRETS) still sign.
+    /// [`WriteError::Limit`] when [`PREVIOUS_SECRETS`](postrider_model::limits::PREVIOUS_SECRETS) still sign and
+    /// `overlap` is not zero.
     /// Returns the secret that is current afterwards.
     async fn rotate_signing_secret(
         &self,

@@ -90,7 +90,7 @@ pub async fn rotate(
         WriteError::Limit(_) => ApiError::bad_request(
             "limit_reached",
             format!(
-                "You can only rotate a key {} times; wait until a previous one has expired.",
+                "You can only rotate a key {} times; wait until a previous one has expired, or rotate with a gracePeriodSeconds of 0.",
                 limits::PREVIOUS_SECRETS
             ),
         ),

@@ -164,6 +164,8 @@ pub async fn at_most_ten_previous_secrets_sign(store: &dyn Store) {
     assert!(matches!(refused, Err(WriteError::Limit(_))), "{refused:?}");
     let current = store.signing_secret(&scope, id).await.unwrap().expect("it exists");
     assert_ne!(text_of(&current), text_of(&secret(99)));
+    store.rotate_signing_secret(&scope, id, secret(98), Duration::ZERO, None).await.expect("it adds none");
+    assert_eq!(signing(store, &scope, id).await.len(), PREVIOUS_SECRETS + 1);
     store.clock().advance(HOUR);
     store.rotate_signing_secret(&scope, id, secret(99), HOUR, None).await.expect("the others have ended");
     assert_eq!(signing(store, &scope, id).await.len(), 2);
