@@ -22,4 +22,7 @@ pub trait Pulse: Send + Sync + 'static {
 pub trait Metrics: Send + Sync + 'static {
     /// All metrics in the OpenMetrics text format.
     async fn render(&self) -> String;
+
+    /// A message has been made durable: a new one, not one that a repeated request got again.
+    fn accepted(&self);
 }

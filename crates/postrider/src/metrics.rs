@@ -1,7 +1,5 @@
 //! The metrics of this node: the engine's, and what the store says at the moment of a scrape.
 
-use axum::{extract::Request, middleware::Next, response::Response};
-use http::{Method, StatusCode};
 use postrider_api::ports;
 use postrider_store::{
     Store,
@@ -25,8 +23,7 @@ pub struct Metrics {
     pending: Gauge,
     oldest_due: Gauge<f64, AtomicU64>,
     commits: Arc<Commits>,
-    /// Messages that were answered with 202.
-    pub accepted: Counter,
+    accepted: Counter,
 }
 
 impl Metrics {
@@ -48,7 +45,7 @@ impl Metrics {
         let accepted = Counter::default();
         registry.register(
             "postrider_messages_accepted",
-            "Publish requests that were answered with 202",
+            "Messages that were made durable, tests and examples among them; repeated requests do not count again",
             accepted.clone(),
         );
         let commits = Arc::new(Commits::default());
@@ -80,17 +77,10 @@ impl ports::Metrics for Metrics {
             }
         }
     }
-}
 
-/// Counts publish requests that were accepted; a layer around the API's routes.
-pub async fn count_accepted(accepted: Counter, request: Request, next: Next) -> Response {
-    let publish =
-        request.method() == Method::POST && request.uri().path().trim_end_matches('/').ends_with("/msg");
-    let response = next.run(request).await;
-    if publish && response.status() == StatusCode::ACCEPTED {
-        accepted.inc();
+    fn accepted(&self) {
+        self.accepted.inc();
     }
-    response
 }
 
 /// The store's own histogram of commits, copied at each scrape.

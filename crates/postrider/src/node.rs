@@ -8,9 +8,9 @@ use crate::{
     config::{Config, Server},
     failure::Failure,
     listener::{Listener, Transport},
-    metrics::{self, Metrics},
+    metrics::Metrics,
 };
-use axum::{Router, middleware};
+use axum::Router;
 use postrider_api::{ApiState, ports};
 use postrider_engine::Engine;
 use postrider_outbound::{Outbound, resolver::Resolve};
@@ -172,10 +172,7 @@ fn router(
 ) -> Router {
     let pulse = Arc::new(Pulse(Arc::clone(engine)));
     let port: Arc<dyn ports::Metrics> = Arc::<Metrics>::clone(metrics);
-    let accepted = metrics.accepted.clone();
-    postrider_api::router(ApiState::new(Arc::clone(store), pulse, port, Arc::new(config))).layer(
-        middleware::from_fn(move |request, next| metrics::count_accepted(accepted.clone(), request, next)),
-    )
+    postrider_api::router(ApiState::new(Arc::clone(store), pulse, port, Arc::new(config)))
 }
 
 /// The keyring of this configuration. `--dev` may create it beside the database; otherwise it must exist, elsewhere.

@@ -122,7 +122,12 @@ pub(crate) async fn create(
 /// Accepts one message; the store gathers concurrent ones into a commit.
 pub(crate) async fn accept(state: &ApiState, message: NewMessage) -> Result<Accepted, ApiError> {
     match state.store.accept(vec![message]).await.pop() {
-        Some(Ok(accepted)) => Ok(accepted),
+        Some(Ok(accepted)) => {
+            if !accepted.replayed {
+                state.metrics.accepted();
+            }
+            Ok(accepted)
+        }
         Some(Err(WriteError::Taken)) => {
             Err(ApiError::conflict("conflict", "A message with that eventId already exists"))
         }

@@ -59,6 +59,8 @@ impl Metrics for Engine {
         assert!(!self.stalled.load(Ordering::Relaxed), "canary");
         "# EOF\n".to_owned()
     }
+
+    fn accepted(&self) {}
 }
 
 /// What came back.

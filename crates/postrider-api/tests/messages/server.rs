@@ -81,6 +81,8 @@ impl Metrics for Quiet {
     async fn render(&self) -> String {
         String::new()
     }
+
+    fn accepted(&self) {}
 }
 
 impl Server {

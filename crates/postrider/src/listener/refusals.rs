@@ -56,7 +56,10 @@ fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
     let (code, detail) = match status {
         _ if !alone => return None,
         b"14" => ("uri_too_long", "The path and query of the request are too long."),
-        b"31" => ("headers_too_large", "Path, query and header fields are too large together, or the header fields too many."),
+        b"31" => (
+            "headers_too_large",
+            "Path, query and header fields are too large together, or the header fields too many.",
+        ),
         _ => ("generic_error", "The head of the request cannot be read as HTTP/1.1."),
     };
     let body = format!(r#"{{"code":"{code}","detail":"{detail}"}}"#);

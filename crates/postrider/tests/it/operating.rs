@@ -145,7 +145,13 @@ async fn health_is_asked_through_the_admin_socket() {
 async fn metrics_show_what_was_accepted_attempted_and_committed() {
     let server = TestServer::start().await;
     let receiver = server.receiver([500, 200]).await;
-    server.send("document.processed", json!({})).await;
+    let path = format!("{}/msg", server.default_app().await.path());
+    let body = json!({ "eventType": "document.processed", "payload": {} });
+    for _ in 0..3 {
+        // A request that is repeated is answered again, but nothing new is accepted.
+        let client = server.client().with_header("idempotency-key", "the-first");
+        client.post(&path, body.clone()).await.expect(202);
+    }
     receiver.wait_for(1).await;
     server.clock.quiet().await;
     let page = server.client().get("/metrics").await;
