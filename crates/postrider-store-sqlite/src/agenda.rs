@@ -350,6 +350,25 @@ impl Agenda {
         self.lanes.values().filter(|lane| !lane.held).filter_map(Lane::next_due).min()
     }
 
+    /// Deliveries of this endpoint that were due later are due from `due` on: the clock was set back.
+    pub(crate) fn pulled_in(&mut self, endpoint: EndpointId, due: Timestamp, now: Timestamp) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        self.queued_bytes -= lane.queued_bytes;
+        lane.queue_to_disk();
+        lane.lies_on_disk(due);
+        for delivery in &lane.leased {
+            if let Some(leased) = self.leases.get_mut(delivery) {
+                leased.due_at = leased.due_at.min(due);
+            }
+        }
+        self.settle(endpoint, now);
+    }
+
+    /// Endpoints with pending work.
+    pub(crate) fn endpoints(&self) -> Vec<EndpointId> {
+        self.lanes.keys().copied().collect()
+    }
+
     /// Endpoints that are held and have pending work.
     pub(crate) fn held(&self) -> Vec<EndpointId> {
         self.lanes.iter().filter(|(_, lane)| lane.held).map(|(endpoint, _)| *endpoint).collect()

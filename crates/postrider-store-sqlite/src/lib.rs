@@ -8,7 +8,8 @@
 //! - [`memory`] and [`snapshots`]: configuration for matching and sending, bounded, current by version;
 //! - [`accept`] and [`record`]: the two transactions of the hot path;
 //! - [`secrets`]: every credential, sealed, in one table; [`schema`] and [`start`]: what opening a database means;
-//! - [`upkeep`]: checkpoints and free space, beside the writer; [`space`]: what retention frees goes back to the disk;
+//! - [`upkeep`]: checkpoints and free space, beside the writer; [`set_back`]: what a clock that was set back left; [`space`]: what retention frees
+//!   goes back to the disk;
 //! - one file per noun of the contract.
 //!
 //! Guarantees: a write that was answered `Ok` is on the disk; no second process writes; leases live in memory and a
@@ -42,6 +43,7 @@ mod record;
 mod retention;
 mod schema;
 mod secrets;
+mod set_back;
 mod snapshots;
 mod space;
 mod start;
@@ -144,6 +146,7 @@ pub(crate) struct Shared {
     disk: health::Disk,
     commits: health::Commits,
     wal: upkeep::Wal,
+    latest: set_back::Latest,
     positions: Mutex<retention::Positions>,
     next_payload: AtomicU64,
     closed: AtomicBool,
@@ -211,6 +214,7 @@ impl SqliteStore {
         let first_epoch = u64::from(rand::random::<u32>()) << 32;
         let mut agenda = Agenda::new(config.hand_over_bytes, first_epoch);
         start::fill(&mut agenda, &connection, now)?;
+        let was_ahead = set_back::was_ahead(&connection, now)?;
 
         let (sender, queue) = mpsc::channel(config.write_queue.max(1));
         let (wal, woken) = upkeep::Wal::new();
@@ -224,6 +228,7 @@ impl SqliteStore {
             disk: health::Disk::default(),
             commits: health::Commits::default(),
             wal,
+            latest: set_back::Latest::default(),
             positions: Mutex::default(),
             next_payload: AtomicU64::new(schema::last_payload(&connection)? + 1),
             closed: AtomicBool::new(false),
@@ -241,6 +246,7 @@ impl SqliteStore {
         let beside = schema::open_checkpointer(&path)?;
         let writer = Writer { connection, shared: Arc::clone(&shared), queue };
         let upkeep = Arc::clone(&shared);
+        let clock = set_back::Watch::new(&shared, was_ahead);
         let thread =
             |name: &str, work: Box<dyn FnOnce() + Send>| {
                 let data_dir = data_dir.clone();
@@ -250,7 +256,7 @@ impl SqliteStore {
             };
         let threads = vec![
             thread("store-writer", Box::new(move || writer.run()))?,
-            thread("store-upkeep", Box::new(move || upkeep::run(&upkeep, &beside, &woken)))?,
+            thread("store-upkeep", Box::new(move || upkeep::run(&upkeep, &beside, &woken, clock)))?,
         ];
         Ok(Arc::new(Self { shared, threads: Mutex::new(threads), lock: Mutex::new(Some(lock)) }))
     }

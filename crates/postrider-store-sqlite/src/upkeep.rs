@@ -1,4 +1,4 @@
-//! What goes on beside the writer: checkpoints, the free space of the disk, the probe of a full disk.
+//! What goes on beside the writer: checkpoints, the free space of the disk, the probe of a full disk, a look at the clock.
 //!
 //! Checkpoints copy the write-ahead log into the database without stopping the writer. Where writing never pauses they
 //! never get to its end and the log would grow without bound; then the writer itself copies the last pages between two
@@ -6,6 +6,7 @@
 
 use crate::{
     Shared, health,
+    set_back::Watch,
     writer::{self, Isolation},
 };
 use rusqlite::Connection;
@@ -59,7 +60,7 @@ impl Wal {
 }
 
 /// Runs until the store closes.
-pub(crate) fn run(shared: &Arc<Shared>, connection: &Connection, woken: &Receiver<()>) {
+pub(crate) fn run(shared: &Arc<Shared>, connection: &Connection, woken: &Receiver<()>, mut clock: Watch) {
     let mut looked = Instant::now();
     let mut idle_at = 0;
     let mut copied_at = 0;
@@ -78,6 +79,7 @@ pub(crate) fn run(shared: &Arc<Shared>, connection: &Connection, woken: &Receive
         if looked.elapsed() >= TICK {
             looked = Instant::now();
             look_at_space(shared);
+            clock.tick(shared);
             if shared.disk.is_full() {
                 probe(shared);
             }

@@ -270,6 +270,7 @@ impl Writer {
         let mut marks = Marks::default();
         let mut effects = Vec::new();
         let now = self.shared.clock.now();
+        self.shared.latest.saw(now);
         let mut next = 0;
         loop {
             while let Some(operation) = operations.get_mut(next) {

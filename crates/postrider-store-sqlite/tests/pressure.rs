@@ -1,14 +1,18 @@
 //! Under pressure: what expired in bulk, a clock that was set, and a reader that is busy with something else.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod place;
 
-use place::{Place, message, world};
+use place::{Place, claim, message, publish, success, world};
+use postrider_model::retry::NextStep;
 use postrider_store::{
     Store as _,
-    deliveries::{Deliveries as _, Room},
+    deliveries::{AttemptRecord, Deliveries as _, Room},
     health::Health as _,
-    messages::Messages as _,
+    messages::{Accepted, Messages as _, NewMessage},
 };
+use postrider_store_sqlite::SqliteStore;
 use std::time::Duration;
 
 /// Few places for an endpoint and many deliveries past their deadline: each settled handful says that more can be
@@ -36,4 +40,83 @@ async fn what_expired_in_bulk_does_not_keep_what_comes_after_it_waiting() {
     let claimed = tokio::time::timeout(Duration::from_secs(10), claiming).await.expect("a hint comes");
     assert_eq!(claimed.len(), 1);
     assert_eq!(store.backlog().await.unwrap().pending, 1, "the others have expired");
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// When what is pending of a message is due, in seconds from now.
+fn due_in(place: &Place, store: &SqliteStore, accepted: &Accepted) -> i64 {
+    let query = "SELECT next_attempt_at FROM delivery WHERE message = ?1 AND state = 0";
+    let id = accepted.message.id.ksuid().as_bytes().as_slice();
+    let due: i64 = place.connection().query_row(query, [id], |row| row.get(0)).unwrap();
+    (due - store.clock().now().as_micros()) / 1_000_000
+}
+
+async fn fail(store: &SqliteStore, wait: Duration) {
+    let claimed = claim(store, 100).await;
+    assert!(!claimed.is_empty());
+    let records = claimed
+        .iter()
+        .map(|claimed| AttemptRecord { next: NextStep::RetryAfter(wait), ..success(store, claimed) })
+        .collect();
+    assert!(store.record(records).await.iter().all(Result::is_ok));
+}
+
+/// DUR-11
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumped_ahead_and_was_set_back_leaves_nothing_waiting_for_it() {
+    let place = Place::new();
+    let store = place.open();
+    let scope = world(&*store).await;
+    let before = publish(&*store, &scope, 10).await.unwrap();
+    fail(&store, 5 * HOUR).await;
+    store.clock().advance(HOUR);
+    let retried = publish(&*store, &scope, 10).await.unwrap();
+    fail(&store, Duration::from_mins(5)).await;
+    let dated = NewMessage {
+        deliver_at: Some(store.clock().now().plus(HOUR)),
+        ..message(&scope, bytes::Bytes::from_static(b"{}"))
+    };
+    let dated = store.accept(vec![dated]).await.remove(0).unwrap();
+    let fresh = publish(&*store, &scope, 10).await.unwrap();
+    let leased = claim(&*store, 1).await;
+    assert_eq!(leased[0].lease.delivery.message, fresh.message.id);
+    let queued = publish(&*store, &scope, 10).await.unwrap();
+    store.clock().set_back(HOUR);
+    let corrected = async {
+        while due_in(&place, &store, &retried) > 300 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), corrected).await.expect("the jump is seen");
+    assert!((290..=300).contains(&due_in(&place, &store, &retried)), "no retry comes early");
+    assert!((5 * 3600 - 20..=5 * 3600).contains(&due_in(&place, &store, &before)), "what was right stays");
+    assert!((2 * 3600 - 20..=2 * 3600).contains(&due_in(&place, &store, &dated)), "a date stays");
+    store.release(vec![leased[0].lease]).await.unwrap();
+    let mut due: Vec<_> = claim(&*store, 100).await.iter().map(|one| one.lease.delivery.message).collect();
+    due.sort_unstable();
+    assert_eq!(due, [fresh.message.id, queued.message.id]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_was_set_back_while_the_server_was_down_delays_nothing() {
+    let place = Place::new();
+    let store = place.open();
+    let scope = world(&*store).await;
+    store.clock().advance(HOUR);
+    let accepted = publish(&*store, &scope, 10).await.unwrap();
+    drop(store);
+    let store = place.open();
+    let claiming = async {
+        loop {
+            let hint = store.claimable().notified();
+            let claimed = claim(&*store, 10).await;
+            if !claimed.is_empty() {
+                return claimed;
+            }
+            hint.await;
+        }
+    };
+    let claimed = tokio::time::timeout(Duration::from_secs(20), claiming).await.expect("not in an hour");
+    assert_eq!(claimed[0].lease.delivery.message, accepted.message.id);
 }

@@ -33,6 +33,12 @@ impl Clock {
         self.moved.notify_waiters();
     }
 
+    /// Sets the clock back; for tests. Nobody is woken: a system clock that is set back wakes nobody either.
+    pub fn set_back(&self, by: Duration) {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        self.offset_micros.fetch_sub(micros, Ordering::Relaxed);
+    }
+
     /// Returns at `at`, also when the clock is moved there. Wakes at least once a minute to notice a system clock that
     /// was set.
     pub async fn sleep_until(&self, at: Timestamp) {

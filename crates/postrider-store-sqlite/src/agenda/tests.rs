@@ -293,3 +293,21 @@ fn a_lane_that_empties_before_its_turn_stands_in_the_ring_once() {
     assert!(take(&mut agenda, PLENTY, PLENTY, 0).is_empty());
     assert_eq!((agenda.ring.len(), agenda.lanes.len()), (0, 0));
 }
+
+#[test]
+fn what_the_clock_left_in_the_future_comes_back_queued_or_leased() {
+    let mut agenda = Agenda::new(1_000_000, 7);
+    for message in 1..=3 {
+        agenda.hand_over(handed(1, message, 3600), false, at(3600));
+    }
+    let taken = take(&mut agenda, 1, PLENTY, 3600);
+    // The clock is set back by an hour: what the table says is corrected first.
+    agenda.pulled_in(endpoint(1), at(5), at(5));
+    assert_eq!((agenda.next_due(), agenda.queued_bytes), (Some(at(5)), 0));
+    let deliveries = vec![handed(1, 2, 5), handed(1, 3, 5)];
+    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(5)).len(), 1);
+    agenda.found(Found { endpoint: endpoint(1), deliveries, next: None }, at(5));
+    assert_eq!(take(&mut agenda, PLENTY, PLENTY, 5).len(), 2);
+    agenda.released(&taken[0].0, at(6));
+    assert_eq!(agenda.next_due(), Some(at(5)), "not when the clock is there again");
+}
