@@ -285,7 +285,7 @@ impl Shared {
             Reply::Unfinished(bytes) => {
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             Reply::Raw(bytes) => {
                 stream.write_all(&bytes).await?;
