@@ -301,3 +301,19 @@ async fn a_repetition_after_a_crash_gets_the_first_answer() {
     server.clock.quiet().await;
     assert_eq!(receiver.requests().len(), 1);
 }
+
+/// P08: a key that cannot be kept is refused before anything is stored.
+#[tokio::test]
+async fn idempotency_keys_are_1_to_256_visible_characters() {
+    let server = TestServer::start().await;
+    let path = format!("{}/msg", server.default_app().await.path());
+    let body = json!({ "eventType": "order.paid", "payload": {} });
+    for key in ["", "with space", "tab\there", "\u{e9}", &"k".repeat(257)] {
+        let answer = server.client().with_header("idempotency-key", key).post(&path, body.clone()).await;
+        assert_eq!(answer.expect(400)["code"], "invalid_idempotency_key", "{key:?}");
+    }
+    let twice = server.client().with_header("idempotency-key", "a").with_header("idempotency-key", "b");
+    twice.post(&path, body.clone()).await.expect(400);
+    assert!(server.client().get(&path).await.items().is_empty());
+    server.client().with_header("idempotency-key", &"k".repeat(256)).post(&path, body).await.expect(202);
+}

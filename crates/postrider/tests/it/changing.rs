@@ -186,3 +186,22 @@ async fn a_new_filter_holds_on_the_next_message() {
     assert_eq!(rounds.len(), 5, "{rounds:?}");
     assert!(rounds.iter().all(|round| round.as_u64().unwrap() % 2 == 1), "{rounds:?}");
 }
+
+/// LIFE-10: a list of types that is empty would be a filter that lets nothing, or everything, through: it is refused.
+#[tokio::test]
+async fn an_empty_filter_is_refused_and_an_unknown_type_named() {
+    let server = TestServer::start().await;
+    let path = format!("{}/endpoint", server.default_app().await.path());
+    for member in ["eventTypes", "filterTypes", "channels"] {
+        let body = json!({ "url": "https://example.com/", member: [] });
+        let refused = server.client().post(&path, body).await.expect(422);
+        assert_eq!(refused["detail"][0]["loc"][1], if member == "channels" { member } else { "eventTypes" });
+    }
+    let unknown = json!({ "url": "https://example.com/", "eventTypes": ["no.such.type"] });
+    let answer = server.client().post(&path, unknown).await;
+    assert!(
+        (400..500).contains(&answer.status) && answer.body.to_string().contains("no.such.type"),
+        "{answer:?}"
+    );
+    assert!(server.client().get(&path).await.items().is_empty());
+}
