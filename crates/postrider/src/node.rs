@@ -78,7 +78,7 @@ impl Node {
         let transport = Transport::of(&config.server, dev)?;
         let keyring = keyring(&config.server, mode)?;
         let store = open_store(config, keyring).await?;
-        let listener = match Listener::bind(&config.server, transport).await {
+        let listener = match Listener::bind(&config.server, transport) {
             Ok(listener) => listener,
             Err(failure) => {
                 store.close().await;
