@@ -2,7 +2,7 @@
 
 use crate::{
     Shared, SqliteStore, credentials, endpoint_rows,
-    failure::{Failure, Refusal},
+    failure::{Failure, RETRY_AFTER, Refusal},
     idempotency::{self, Kind},
     snapshots,
     values::{Span, count, key},
@@ -31,6 +31,8 @@ use std::{sync::Arc, time::Duration};
 
 /// Pending deliveries of a deleted endpoint that are cancelled in one operation.
 const CANCEL_BATCH: i64 = 2000;
+/// How long a caller that deletes waits for the cancellations.
+const CANCEL_TIME: Duration = Duration::from_secs(10);
 
 #[async_trait]
 impl Endpoints for SqliteStore {
@@ -277,7 +279,8 @@ fn delete(work: &mut Scope<'_>, scope: &AppScope, id: EndpointId) -> Result<bool
 }
 
 /// Cancels what is pending for deleted endpoints, some at a time so that others get their turn. Goes on when the caller
-/// goes away; what a stop of the process leaves is cancelled at the next start.
+/// goes away and until it succeeds: the endpoints are deleted already, and nobody else would count their deliveries
+/// off. What a stop of the process leaves is cancelled at the next start.
 pub(crate) async fn cancel_pending(
     shared: &Arc<Shared>,
     endpoints: Vec<EndpointId>,
@@ -285,15 +288,29 @@ pub(crate) async fn cancel_pending(
     let shared = Arc::clone(shared);
     let work = tokio::spawn(async move {
         for endpoint in endpoints {
-            while shared.write(Isolation::Own, move |work| cancel_some(work, endpoint)).await? == CANCEL_BATCH
-            {
+            cancel_all(&shared, endpoint).await;
+        }
+    });
+    match tokio::time::timeout(CANCEL_TIME, work).await {
+        Ok(Err(error)) => {
+            Err(StoreError::Internal { detail: format!("cancelling ended abnormally: {error}") })
+        }
+        // It goes on without the caller, whose endpoints are deleted whatever comes of it.
+        Err(_) | Ok(Ok(())) => Ok(()),
+    }
+}
+
+async fn cancel_all(shared: &Shared, endpoint: EndpointId) {
+    while !shared.is_closed() {
+        match shared.write(Isolation::Own, move |work| cancel_some(work, endpoint)).await {
+            Ok(CANCEL_BATCH) => {}
+            Ok(_) => return,
+            Err(failure) => {
+                let error = StoreError::from(failure);
+                tracing::warn!(endpoint.id = %endpoint, %error, "the deliveries of a deleted endpoint cannot be cancelled yet");
+                tokio::time::sleep(RETRY_AFTER).await;
             }
         }
-        Ok::<(), Failure>(())
-    });
-    match work.await {
-        Ok(result) => Ok(result?),
-        Err(error) => Err(StoreError::Internal { detail: format!("cancelling ended abnormally: {error}") }),
     }
 }
 

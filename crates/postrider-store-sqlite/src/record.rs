@@ -9,7 +9,7 @@ use crate::{
 };
 use postrider_model::{
     delivery::{DeliveryId, State, Trigger},
-    endpoint::{Disabled, DisabledReason},
+    endpoint::{Disabled, DisabledReason, Endpoint},
     retry::{GiveUp, NextStep},
     time::Timestamp,
 };
@@ -55,13 +55,16 @@ fn store(work: &mut Scope<'_>, record: &AttemptRecord) -> Result<Recorded, Failu
     let Some(before) = before(work, delivery)? else { return Ok(Recorded::Superseded) };
     let pending = matches!(before.state, State::Pending { .. });
     let state = if pending { after(&before, record.next, now) } else { before.state };
+    // Read before the first write: what does not read fails this result alone.
+    let gone = record.next == NextStep::GiveUp(GiveUp::Gone);
+    let disabled = if gone { to_disable(work, delivery)? } else { None };
     attempt_rows::insert(work.connection, &record.attempt)?;
     update(work, delivery, state, before.attempts.max(record.attempt.number))?;
     if record.next == NextStep::Delivered && before.trigger == Trigger::Manual {
         settle_others(work, delivery)?;
     }
-    if record.next == NextStep::GiveUp(GiveUp::Gone) {
-        disable(work, delivery)?;
+    if let Some(endpoint) = disabled {
+        disable(work, endpoint)?;
     }
     let next = match state {
         State::Pending { next_attempt_at } => Some(next_attempt_at),
@@ -164,10 +167,9 @@ fn settle_others(work: &mut Scope<'_>, delivery: DeliveryId) -> Result<(), Failu
     Ok(())
 }
 
-/// The endpoint answered that it is gone for good: nothing is sent there until somebody enables it.
-fn disable(work: &mut Scope<'_>, delivery: DeliveryId) -> Result<(), Failure> {
-    let found = work
-        .connection
+/// The endpoint of a delivery, unless it is disabled or deleted already.
+fn to_disable(work: &Scope<'_>, delivery: DeliveryId) -> Result<Option<Endpoint>, Failure> {
+    work.connection
         .prepare_cached(&format!(
             "SELECT {} FROM endpoint WHERE id = ?1 AND deleted_at IS NULL AND disabled_at IS NULL",
             endpoint_rows::COLUMNS
@@ -175,8 +177,11 @@ fn disable(work: &mut Scope<'_>, delivery: DeliveryId) -> Result<(), Failure> {
         .query_map([key(&delivery.endpoint)], |row| Ok(endpoint_rows::read(row)))?
         .next()
         .transpose()?
-        .transpose()?;
-    let Some(mut endpoint) = found else { return Ok(()) };
+        .transpose()
+}
+
+/// The endpoint answered that it is gone for good: nothing is sent there until somebody enables it.
+fn disable(work: &mut Scope<'_>, mut endpoint: Endpoint) -> Result<(), Failure> {
     let (id, now) = (endpoint.id, work.now);
     endpoint.disabled = Some(Disabled { reason: DisabledReason::Gone, at: now });
     endpoint.version += 1;
