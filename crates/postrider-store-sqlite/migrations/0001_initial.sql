@@ -110,6 +110,8 @@ CREATE TABLE endpoint (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX endpoint_uid ON endpoint (application, uid) WHERE uid IS NOT NULL AND deleted_at IS NULL;
 CREATE INDEX endpoint_application ON endpoint (application, id) WHERE deleted_at IS NULL;
+-- For retention, which asks whether a deleted application has any left.
+CREATE INDEX endpoint_application_deleted ON endpoint (application) WHERE deleted_at IS NOT NULL;
 CREATE INDEX endpoint_deleted ON endpoint (deleted_at) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE event_type (

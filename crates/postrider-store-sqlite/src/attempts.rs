@@ -129,15 +129,8 @@ fn of_id(connection: &Connection, message: MessageId, id: AttemptId) -> Result<O
         .transpose()
 }
 
-fn list(
-    connection: &Connection,
-    application: ApplicationId,
-    of: AttemptsOf,
-    filter: &AttemptFilter,
-    with_message: bool,
-    page: &PageRequest<AttemptId>,
-) -> Result<Page<ListedAttempt>, Failure> {
-    let span = Span::of_ids(page, filter.message.window);
+/// A page of attempts: of whom by the first two values, from the third to the fourth, filtered by the others.
+pub(crate) fn page_query(of: AttemptsOf, direction: &str) -> String {
     let whose = match of {
         AttemptsOf::Endpoint(_) => "attempt.endpoint = ?1 AND ?2 IS NULL",
         AttemptsOf::Message(_) => "attempt.message = ?1 AND ?2 IS NULL",
@@ -147,13 +140,8 @@ fn list(
         AttemptsOf::Endpoint(_) => "attempt INDEXED BY attempt_endpoint",
         AttemptsOf::Message(_) | AttemptsOf::MessageToEndpoint(..) => "attempt",
     };
-    let (first, second) = match of {
-        AttemptsOf::Endpoint(endpoint) => (*endpoint.ksuid(), None),
-        AttemptsOf::Message(message) => (*message.ksuid(), None),
-        AttemptsOf::MessageToEndpoint(message, endpoint) => (*message.ksuid(), Some(*endpoint.ksuid())),
-    };
     let succeeded = Outcome::Succeeded.code();
-    let mut statement = connection.prepare_cached(&format!(
+    format!(
         "SELECT {} FROM {table} {}
          WHERE {whose} AND attempt.id >= ?3 AND attempt.id < ?4
            AND (?5 IS NULL OR (attempt.outcome = {succeeded}) = ?5)
@@ -161,8 +149,25 @@ fn list(
          ORDER BY attempt.id {}",
         attempt_rows::COLUMNS,
         attempt_rows::JOIN,
-        span.direction()
-    ))?;
+        direction
+    )
+}
+
+fn list(
+    connection: &Connection,
+    application: ApplicationId,
+    of: AttemptsOf,
+    filter: &AttemptFilter,
+    with_message: bool,
+    page: &PageRequest<AttemptId>,
+) -> Result<Page<ListedAttempt>, Failure> {
+    let span = Span::of_ids(page, filter.message.window);
+    let (first, second) = match of {
+        AttemptsOf::Endpoint(endpoint) => (*endpoint.ksuid(), None),
+        AttemptsOf::Message(message) => (*message.ksuid(), None),
+        AttemptsOf::MessageToEndpoint(message, endpoint) => (*message.ksuid(), Some(*endpoint.ksuid())),
+    };
+    let mut statement = connection.prepare_cached(&page_query(of, span.direction()))?;
     let second = second.as_ref().map(|id| id.as_bytes().as_slice());
     let mut rows = statement.query(params![
         first.as_bytes(),

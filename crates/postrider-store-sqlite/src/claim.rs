@@ -32,6 +32,23 @@ const READ_BYTES: usize = 32 * 1024 * 1024;
 /// Rounds of a claim over lanes that have more than memory held.
 const ROUNDS: usize = 4;
 
+/// What an endpoint has due.
+pub(crate) const DUE: &str =
+    "SELECT next_attempt_at, message, generation FROM delivery INDEXED BY delivery_due
+     WHERE endpoint = ?1 AND state = 0 AND next_attempt_at <= ?2 ORDER BY next_attempt_at LIMIT ?3";
+/// When an endpoint has something due next.
+pub(crate) const NEXT_DUE: &str = "SELECT next_attempt_at FROM delivery INDEXED BY delivery_due
+     WHERE endpoint = ?1 AND state = 0 AND next_attempt_at > ?2 ORDER BY next_attempt_at LIMIT 1";
+/// A delivery with its message and payload.
+pub(crate) const COMPLETE: &str =
+    "SELECT delivery.attempts, delivery.cause, delivery.deadline_at, delivery.deaths, message.content_type,
+            message.created_at, payload.body, application.id, application.environment
+     FROM delivery
+     JOIN message ON message.id = delivery.message
+     JOIN application ON application.id = message.application
+     LEFT JOIN payload ON payload.id = message.payload
+     WHERE delivery.message = ?1 AND delivery.endpoint = ?2 AND delivery.generation = ?3";
+
 /// See [`Deliveries::claim`](postrider_store::deliveries::Deliveries::claim).
 pub(crate) async fn claim(shared: &Arc<Shared>, room: &Room) -> Result<Claimed, StoreError> {
     if shared.is_closed() {
@@ -107,7 +124,7 @@ async fn read_ahead(shared: &Arc<Shared>, room: &Room) -> Result<(), StoreError>
     let shared = Arc::clone(shared);
     let reading = tokio::spawn(async move {
         let endpoints: Vec<EndpointId> = wanted.iter().map(|wanted| wanted.endpoint).collect();
-        let result = shared.readers.read(move |connection| read_lanes(connection, &wanted, now)).await;
+        let result = shared.hot_readers.read(move |connection| read_lanes(connection, &wanted, now)).await;
         let mut agenda = shared.agenda();
         let mut unread = endpoints;
         let result = result.map(|found| {
@@ -167,10 +184,7 @@ fn read_lane(
     let endpoint = wanted.endpoint;
     // One more than is of use: it tells when the lane is due again. Leased ones are still pending in the table.
     let most = i64::try_from(wanted.most + wanted.leased.len() + 1).unwrap_or(i64::MAX);
-    let mut due = connection.prepare_cached(
-        "SELECT next_attempt_at, message, generation FROM delivery INDEXED BY delivery_due
-         WHERE endpoint = ?1 AND state = 0 AND next_attempt_at <= ?2 ORDER BY next_attempt_at LIMIT ?3",
-    )?;
+    let mut due = connection.prepare_cached(DUE)?;
     let mut rows = due.query(params![key(&endpoint), now.as_micros(), most])?;
     let mut deliveries = Vec::new();
     let mut seen = 0;
@@ -194,10 +208,7 @@ fn read_lane(
         }
     }
     let next: Option<i64> = connection
-        .prepare_cached(
-            "SELECT next_attempt_at FROM delivery INDEXED BY delivery_due
-             WHERE endpoint = ?1 AND state = 0 AND next_attempt_at > ?2 ORDER BY next_attempt_at LIMIT 1",
-        )?
+        .prepare_cached(NEXT_DUE)?
         .query_row(params![key(&endpoint), now.as_micros()], |row| row.get(0))
         .optional()?;
     Ok(Found { endpoint, deliveries, next: next.map(Timestamp::from_micros) })
@@ -209,15 +220,7 @@ fn complete(
     delivery: DeliveryId,
     due_at: Timestamp,
 ) -> Result<Option<Handed>, Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT delivery.attempts, delivery.cause, delivery.deadline_at, delivery.deaths, message.content_type,
-                message.created_at, payload.body, application.id, application.environment
-         FROM delivery
-         JOIN message ON message.id = delivery.message
-         JOIN application ON application.id = message.application
-         LEFT JOIN payload ON payload.id = message.payload
-         WHERE delivery.message = ?1 AND delivery.endpoint = ?2 AND delivery.generation = ?3",
-    )?;
+    let mut statement = connection.prepare_cached(COMPLETE)?;
     let mut rows =
         statement.query(params![key(&delivery.message), key(&delivery.endpoint), delivery.generation])?;
     let Some(row) = rows.next()? else { return Ok(None) };

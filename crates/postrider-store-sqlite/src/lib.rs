@@ -36,6 +36,8 @@ mod in_flight;
 mod memory;
 mod message_rows;
 mod messages;
+#[cfg(test)]
+mod plans;
 mod progress;
 mod readers;
 mod recent;
@@ -73,6 +75,9 @@ use writer::{Isolation, Queued, Scope, Writer};
 
 /// Pages of 4096 bytes up to which a database is checked after a stop that was not clean: 64 MiB.
 const CHECKED_PAGES: i64 = 16_384;
+
+/// Connections that read for claims and snapshots alone.
+const HOT_READERS: usize = 2;
 
 /// Why a store cannot be opened; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +142,8 @@ pub(crate) struct Shared {
     ids: Ids,
     keyring: Keyring,
     readers: readers::Readers,
+    /// For claims and snapshots: lists over a long history must not keep deliveries and publishers waiting.
+    hot_readers: readers::Readers,
     /// `None` once the store closes; the writer ends when the last sender is gone.
     queue: RwLock<Option<mpsc::Sender<Queued>>>,
     memory: memory::Memory,
@@ -220,6 +227,7 @@ impl SqliteStore {
         let (wal, woken) = upkeep::Wal::new();
         let shared = Arc::new(Shared {
             readers: readers::Readers::open(&path, config.readers)?,
+            hot_readers: readers::Readers::open(&path, HOT_READERS)?,
             queue: RwLock::new(Some(sender)),
             memory: memory::Memory::new(config.cached_endpoints),
             agenda: Mutex::new(agenda),
@@ -304,6 +312,7 @@ impl Store for SqliteStore {
             tracing::warn!("waiting for the store's threads ended abnormally");
         }
         self.shared.readers.close();
+        self.shared.hot_readers.close();
         // Without the file the next start knows that nothing was interrupted.
         if let Err(error) = self.shared.in_flight.remove() {
             tracing::warn!(%error, "the in-flight file could not be removed");

@@ -81,3 +81,58 @@ fn run<T>(
     connection.progress_handler(0, None::<fn() -> bool>)?;
     result.unwrap_or_else(|_| Err(StoreError::Internal { detail: "a query panicked".to_owned() }.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Config, SqliteStore};
+    use postrider_model::{
+        environment::EnvironmentId,
+        event_type::EventTypeName,
+        id::{ApplicationId, EndpointId, Ksuid},
+    };
+    use postrider_store::{
+        Store as _,
+        deliveries::{Deliveries as _, Room},
+        endpoints::AppScope,
+        messages::Messages as _,
+    };
+    use postrider_vault::keyring::Keyring;
+    use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn slow_lists_keep_neither_claims_nor_publishers_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let keyring = Keyring::create(&folder.path().join("keyring.toml")).unwrap();
+        let config = Config { data_dir: folder.path().join("data"), readers: 1, ..Config::default() };
+        let store = SqliteStore::open(config, keyring).unwrap();
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let shared = Arc::clone(&store.shared);
+        let slow = tokio::spawn(async move {
+            let list = move |_: &rusqlite::Connection| {
+                let _ = begun.send(());
+                let _ = held.recv();
+                Ok(())
+            };
+            shared.readers.read(list).await
+        });
+        begins.await.unwrap();
+        let now = store.shared.clock.now();
+        let endpoint = EndpointId::new(Ksuid::from_bytes([1; 20]));
+        store.shared.agenda().add(endpoint, false, now, 1, now);
+        let scope = AppScope {
+            environment: EnvironmentId::parse("org_a").unwrap(),
+            application: ApplicationId::new(Ksuid::from_bytes([2; 20])),
+        };
+        let name = EventTypeName::parse("a").unwrap();
+        let quick = async {
+            let room = Room { total: 10, per_endpoint: 10, full: vec![] };
+            assert!(store.claim(&room).await.unwrap().deliveries.is_empty());
+            assert!(!store.any_match(&scope, &name, &BTreeSet::new()).await.unwrap());
+        };
+        tokio::time::timeout(Duration::from_secs(5), quick).await.expect("they have readers of their own");
+        drop(release);
+        slow.await.unwrap().unwrap();
+        store.close().await;
+    }
+}

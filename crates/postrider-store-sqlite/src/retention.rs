@@ -38,6 +38,26 @@ const OPERATION_TIME: Duration = Duration::from_millis(20);
 const WAITS: &str =
     "EXISTS (SELECT 1 FROM delivery WHERE delivery.message = candidate.message AND state = 0)";
 
+/// Idempotency records, overlapped secrets, deleted endpoints and applications without history: each until an instant,
+/// so many at most.
+pub(crate) const OLD_OTHERS: [&str; 4] = [
+    "DELETE FROM idempotency WHERE (environment, digest) IN
+     (SELECT environment, digest FROM idempotency WHERE expires_at <= ?1 LIMIT ?2)",
+    "DELETE FROM secret WHERE (owner, kind, id, version) IN
+     (SELECT owner, kind, id, version FROM secret
+      WHERE valid_until IS NOT NULL AND valid_until <= ?1 LIMIT ?2)",
+    "DELETE FROM endpoint WHERE id IN
+     (SELECT id FROM endpoint WHERE deleted_at IS NOT NULL AND deleted_at < ?1
+        AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.endpoint = endpoint.id) LIMIT ?2)",
+    "DELETE FROM application WHERE id IN
+     (SELECT id FROM application WHERE deleted_at IS NOT NULL AND deleted_at < ?1
+        AND NOT EXISTS (SELECT 1 FROM message WHERE message.application = application.id)
+        AND NOT EXISTS (SELECT 1 FROM endpoint
+                        WHERE endpoint.application = application.id AND endpoint.deleted_at IS NOT NULL)
+        AND NOT EXISTS (SELECT 1 FROM endpoint
+                        WHERE endpoint.application = application.id AND endpoint.deleted_at IS NULL) LIMIT ?2)",
+];
+
 /// Where the next look begins; empty at the oldest.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
@@ -116,11 +136,7 @@ impl SqliteStore {
             .shared
             .readers
             .read(move |connection| {
-                let query = format!(
-                    "SELECT candidate.message, candidate.expires_at, candidate.id, {WAITS} FROM payload AS candidate
-                     WHERE (candidate.expires_at, candidate.id) > (?1, ?2) AND candidate.expires_at <= ?3
-                     ORDER BY candidate.expires_at, candidate.id LIMIT ?4"
-                );
+                let query = old_payloads();
                 let from = params![from.0, from.1, now.as_micros(), rows(batch)];
                 look(connection, &query, from, batch, |row| {
                     let place = (row.get(1)?, row.get(2)?);
@@ -146,13 +162,7 @@ impl SqliteStore {
             .readers
             .read(move |connection| {
                 // An attempt is younger than its message: beyond the cut no message has an older attempt.
-                let query = format!(
-                    "SELECT candidate.message, candidate.endpoint, candidate.id, candidate.id >= ?4 OR {WAITS}
-                     FROM attempt AS candidate
-                     WHERE (candidate.message, candidate.endpoint, candidate.id) > (?1, ?2, ?3)
-                       AND candidate.message < ?4
-                     ORDER BY candidate.message, candidate.endpoint, candidate.id LIMIT ?5"
-                );
+                let query = old_attempts();
                 let bytes = |id: Option<&Ksuid>| id.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
                 let values = params![
                     bytes(from.as_ref().map(|from| &from.0)),
@@ -184,10 +194,7 @@ impl SqliteStore {
             .shared
             .readers
             .read(move |connection| {
-                let query = format!(
-                    "SELECT candidate.message, {WAITS} FROM (SELECT id AS message FROM message) AS candidate
-                     WHERE candidate.message > ?1 AND candidate.message < ?2 ORDER BY candidate.message LIMIT ?3"
-                );
+                let query = old_messages();
                 let from = from.map_or_else(Vec::new, |from| from.as_bytes().to_vec());
                 look(connection, &query, params![from, cut.as_bytes(), rows(batch)], batch, |row| {
                     let id: MessageId = id_at(row, 0)?;
@@ -328,6 +335,34 @@ fn look<T, P>(
     Ok(Look { found, next: if ended { None } else { last } })
 }
 
+/// Payloads past their expiry from a place on, and which must stay.
+pub(crate) fn old_payloads() -> String {
+    format!(
+        "SELECT candidate.message, candidate.expires_at, candidate.id, {WAITS} FROM payload AS candidate
+         WHERE (candidate.expires_at, candidate.id) > (?1, ?2) AND candidate.expires_at <= ?3
+         ORDER BY candidate.expires_at, candidate.id LIMIT ?4"
+    )
+}
+
+/// Attempts of messages before a cut from a place on, and which must stay.
+pub(crate) fn old_attempts() -> String {
+    format!(
+        "SELECT candidate.message, candidate.endpoint, candidate.id, candidate.id >= ?4 OR {WAITS}
+         FROM attempt AS candidate
+         WHERE (candidate.message, candidate.endpoint, candidate.id) > (?1, ?2, ?3)
+           AND candidate.message < ?4
+         ORDER BY candidate.message, candidate.endpoint, candidate.id LIMIT ?5"
+    )
+}
+
+/// Messages before a cut from a place on, and which must stay.
+pub(crate) fn old_messages() -> String {
+    format!(
+        "SELECT candidate.message, {WAITS} FROM (SELECT id AS message FROM message) AS candidate
+         WHERE candidate.message > ?1 AND candidate.message < ?2 ORDER BY candidate.message LIMIT ?3"
+    )
+}
+
 fn waits(connection: &Connection, message: MessageId) -> Result<bool, Failure> {
     Ok(connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND state = 0)")?
@@ -359,34 +394,13 @@ fn delete_message(connection: &Connection, message: MessageId) -> Result<bool, F
 /// Idempotency records, overlapped signing secrets, and deleted endpoints and applications without history.
 fn expire_others(work: &mut Scope<'_>, cutoffs: Cutoffs, batch: usize) -> Result<u64, Failure> {
     let (connection, now) = (work.connection, work.now.as_micros());
-    let deleted = connection
-        .prepare_cached(
-            "DELETE FROM idempotency WHERE (environment, digest) IN
-             (SELECT environment, digest FROM idempotency WHERE expires_at <= ?1 LIMIT ?2)",
-        )?
-        .execute(params![now, most(batch)])?
-        + connection
-            .prepare_cached(
-                "DELETE FROM secret WHERE (owner, kind, id, version) IN
-                 (SELECT owner, kind, id, version FROM secret
-                  WHERE valid_until IS NOT NULL AND valid_until <= ?1 LIMIT ?2)",
-            )?
-            .execute(params![now, most(batch)])?;
     let old = cutoffs.messages.as_micros();
-    connection
-        .prepare_cached(
-            "DELETE FROM endpoint WHERE id IN
-             (SELECT id FROM endpoint WHERE deleted_at IS NOT NULL AND deleted_at < ?1
-                AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.endpoint = endpoint.id) LIMIT ?2)",
-        )?
-        .execute(params![old, most(batch)])?;
-    connection
-        .prepare_cached(
-            "DELETE FROM application WHERE id IN
-             (SELECT id FROM application WHERE deleted_at IS NOT NULL AND deleted_at < ?1
-                AND NOT EXISTS (SELECT 1 FROM message WHERE message.application = application.id)
-                AND NOT EXISTS (SELECT 1 FROM endpoint WHERE endpoint.application = application.id) LIMIT ?2)",
-        )?
-        .execute(params![old, most(batch)])?;
+    let delete = |query: &str, before: i64| -> Result<usize, Failure> {
+        Ok(connection.prepare_cached(query)?.execute(params![before, most(batch)])?)
+    };
+    let [keys, secrets, endpoints, applications] = OLD_OTHERS;
+    let deleted = delete(keys, now)? + delete(secrets, now)?;
+    delete(endpoints, old)?;
+    delete(applications, old)?;
     Ok(deleted as u64)
 }

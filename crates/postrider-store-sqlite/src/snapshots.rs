@@ -44,7 +44,7 @@ pub(crate) async fn current(
     let (reading, scope) = (Arc::clone(shared), scope.clone());
     let kept = scope.clone();
     let snapshot = shared
-        .readers
+        .hot_readers
         .read(move |connection| {
             let keys = secrets::keys_of(&reading, connection, &scope.environment);
             load(connection, &scope, version, reading.clock.now(), keys.as_ref().map(|keys| keys.as_deref()))
