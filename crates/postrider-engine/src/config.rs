@@ -27,8 +27,10 @@ pub struct Config {
     pub total_deadline_ms: u64,
     /// Deliveries that run at the same time on this node. Default 2000; 1 to 20000.
     pub in_flight_total: usize,
-    /// Deliveries to one endpoint that run at the same time on this node. Default 10.
+    /// Deliveries to one endpoint that run at the same time on this node, to begin with. Default 10.
     pub in_flight_per_endpoint: usize,
+    /// The same for an endpoint that keeps answering quickly: each quick answer earns it a place more. Default 100.
+    pub in_flight_per_quick_endpoint: usize,
     /// The same for an endpoint that answers slowly. Default 2.
     pub in_flight_per_slow_endpoint: usize,
     /// An endpoint is slow while its attempts take at least this long, in milliseconds. Default 2000.
@@ -73,6 +75,7 @@ impl Default for Config {
             total_deadline_ms: 15_000,
             in_flight_total: 2_000,
             in_flight_per_endpoint: 10,
+            in_flight_per_quick_endpoint: 100,
             in_flight_per_slow_endpoint: 2,
             slow_after_ms: 2_000,
             retry_waits_ms: DEFAULT_WAITS
@@ -105,6 +108,7 @@ impl Config {
         within("total_deadline_ms", &self.total_deadline_ms, &TOTAL_DEADLINE_MS)?;
         within("in_flight_total", &self.in_flight_total, &IN_FLIGHT)?;
         within("in_flight_per_endpoint", &self.in_flight_per_endpoint, &(1..=self.in_flight_total))?;
+        within("in_flight_per_quick_endpoint", &self.in_flight_per_quick_endpoint, &IN_FLIGHT)?;
         within(
             "in_flight_per_slow_endpoint",
             &self.in_flight_per_slow_endpoint,
@@ -136,6 +140,7 @@ impl Config {
         Limits {
             total: self.in_flight_total,
             per_endpoint: self.in_flight_per_endpoint,
+            per_quick_endpoint: self.in_flight_per_quick_endpoint,
             per_slow_endpoint: self.in_flight_per_slow_endpoint,
             slow_after: Duration::from_millis(self.slow_after_ms),
         }

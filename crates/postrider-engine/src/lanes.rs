@@ -1,7 +1,7 @@
 //! Who runs: how many deliveries in all, of one endpoint, and of slow endpoints; and which leases are out.
 //!
-//! An endpoint that answers slowly gets fewer places, and all slow endpoints together get half of the places at most:
-//! however many endpoints hang, the others' deliveries find room. Decides nothing about what is due: the store does.
+//! An endpoint that answers quickly earns places; one that answers slowly gets fewer, and all slow endpoints together
+//! get half of the places at most: however many endpoints hang, the others' deliveries find room. Decides nothing about what is due: the store does.
 
 use crate::metrics::Metrics;
 use postrider_model::id::EndpointId;
@@ -21,7 +21,10 @@ const SLOW_REMEMBERED: usize = 10_000;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) total: usize,
+    /// To begin with.
     pub(crate) per_endpoint: usize,
+    /// Once it has answered that many quickly.
+    pub(crate) per_quick_endpoint: usize,
     pub(crate) per_slow_endpoint: usize,
     /// An attempt that takes this long makes its endpoint slow; a quicker one makes it quick again.
     pub(crate) slow_after: Duration,
@@ -103,6 +106,8 @@ struct State {
     leases: HashSet<Lease>,
     /// Endpoints with something running.
     running: HashMap<EndpointId, usize>,
+    /// Endpoints that earned more places than `per_endpoint`; forgotten when nothing of theirs runs.
+    wide: HashMap<EndpointId, usize>,
     slow: HashSet<EndpointId>,
     /// The sum of `running` over `slow`.
     slow_running: usize,
@@ -114,6 +119,7 @@ impl State {
             limits,
             leases: HashSet::new(),
             running: HashMap::new(),
+            wide: HashMap::new(),
             slow: HashSet::new(),
             slow_running: 0,
         }
@@ -123,6 +129,7 @@ impl State {
         Room {
             total: self.limits.total.saturating_sub(self.leases.len()),
             per_endpoint: self.limits.per_endpoint,
+            wide: self.wide.clone(),
             // Quick lanes need no mention: the store counts the leases it gave out.
             full: self.slow.iter().copied().filter(|endpoint| self.is_full(*endpoint)).collect(),
         }
@@ -141,15 +148,20 @@ impl State {
     /// `true` when the lane, or the node, was full until now.
     fn leave(&mut self, lease: &Lease, took: Option<Duration>) -> bool {
         let endpoint = lease.delivery.endpoint;
-        let was_full = self.leases.len() >= self.limits.total || self.is_full(endpoint);
+        let lane_was_full = self.is_full(endpoint);
+        let was_full = self.leases.len() >= self.limits.total || lane_was_full;
         if !self.leases.remove(lease) {
             return false;
+        }
+        if let Some(took) = took {
+            self.widen(endpoint, lane_was_full && took < self.limits.slow_after);
         }
         self.slow_running -= usize::from(self.slow.contains(&endpoint));
         if let Some(running) = self.running.get_mut(&endpoint) {
             *running -= 1;
             if *running == 0 {
                 self.running.remove(&endpoint);
+                self.wide.remove(&endpoint);
             }
         }
         if let Some(took) = took {
@@ -158,8 +170,18 @@ impl State {
         was_full
     }
 
+    /// A quick answer of a full lane earns it one place more: its places double in the time that they take to answer.
+    fn widen(&mut self, endpoint: EndpointId, earned: bool) {
+        let most = self.limits.per_quick_endpoint;
+        if earned && !self.slow.contains(&endpoint) && most > self.limits.per_endpoint {
+            let places = self.wide.entry(endpoint).or_insert(self.limits.per_endpoint);
+            *places = most.min(*places + 1);
+        }
+    }
+
     fn judge(&mut self, endpoint: EndpointId, slow: bool) {
         if slow && self.slow.insert(endpoint) {
+            self.wide.remove(&endpoint);
             self.slow_running += self.running_of(endpoint);
             if self.slow.len() > SLOW_REMEMBERED {
                 self.slow.retain(|endpoint| self.running.contains_key(endpoint));
@@ -175,7 +197,7 @@ impl State {
             let slow_share = self.limits.total.div_ceil(2);
             return running >= self.limits.per_slow_endpoint || self.slow_running >= slow_share;
         }
-        running >= self.limits.per_endpoint
+        running >= self.wide.get(&endpoint).copied().unwrap_or(self.limits.per_endpoint)
     }
 
     fn running_of(&self, endpoint: EndpointId) -> usize {
@@ -198,6 +220,7 @@ mod tests {
         State::new(Limits {
             total,
             per_endpoint: 10,
+            per_quick_endpoint: 12,
             per_slow_endpoint: 2,
             slow_after: Duration::from_secs(2),
         })
@@ -226,6 +249,25 @@ mod tests {
         lanes.leave(&lease(1, 0), QUICK);
         assert_eq!(lanes.room().total, 2);
         assert!(lanes.enter(lease(1, 11)));
+    }
+
+    #[test]
+    fn quick_answers_of_a_full_lane_earn_it_places_up_to_a_bound() {
+        let mut lanes = lanes(100);
+        let endpoint = lease(1, 0).delivery.endpoint;
+        fill(&mut lanes, 1, 9);
+        lanes.leave(&lease(1, 0), QUICK);
+        assert_eq!(lanes.room().wide.get(&endpoint), None, "nine did not fill it");
+        fill(&mut lanes, 1, 20);
+        for (answered, places) in [(1, 11), (2, 12), (3, 12)] {
+            lanes.leave(&lease(1, answered), QUICK);
+            assert_eq!(lanes.room().wide.get(&endpoint), Some(&places));
+            fill(&mut lanes, 1, 40);
+        }
+        assert_eq!(lanes.running_of(endpoint), 12);
+        lanes.leave(&lease(1, 4), SLOW);
+        assert!(lanes.room().wide.is_empty(), "a slow answer costs all of them");
+        assert_eq!(lanes.slow_running, 11);
     }
 
     #[test]

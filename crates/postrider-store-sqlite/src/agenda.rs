@@ -53,6 +53,8 @@ pub(crate) struct Agenda {
     queued_bytes: usize,
     queue_budget: usize,
     per_endpoint: usize,
+    /// Lanes that may lease more than `per_endpoint`.
+    wide: HashMap<EndpointId, usize>,
     pending: u64,
 }
 
@@ -69,6 +71,7 @@ impl Agenda {
             queued_bytes: 0,
             queue_budget,
             per_endpoint: usize::MAX,
+            wide: HashMap::new(),
             pending: 0,
         }
     }
@@ -124,7 +127,8 @@ impl Agenda {
         // Full lanes take no turn: those behind them would wait for nothing.
         for endpoint in self.ring.iter().filter(|endpoint| !full.contains(endpoint)).take(visited) {
             let Some(lane) = self.lanes.get_mut(endpoint) else { continue };
-            let most = share.min(self.per_endpoint.saturating_sub(lane.leased.len()));
+            let bound = self.wide.get(endpoint).copied().unwrap_or(self.per_endpoint);
+            let most = share.min(bound.saturating_sub(lane.leased.len()));
             if most == 0 || !lane.must_be_read(now) {
                 continue;
             }
@@ -199,10 +203,11 @@ impl Agenda {
     }
 
     fn take_from(&mut self, endpoint: EndpointId, most: usize, now: Timestamp, taken: &mut Taken) {
+        let bound = self.bound(endpoint);
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         let mut left = most;
         while left > 0
-            && lane.leased.len() < self.per_endpoint
+            && lane.leased.len() < bound
             && let Some(handed) = lane.pop()
         {
             self.queued_bytes -= handed.size();
@@ -340,8 +345,11 @@ impl Agenda {
 
     /// When the earliest due delivery became due that could be claimed but is not.
     pub(crate) fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let claimable =
-            self.lanes.values().filter(|lane| !lane.held && lane.leased.len() < self.per_endpoint);
+        let claimable = self
+            .lanes
+            .iter()
+            .filter(|(endpoint, lane)| !lane.held && lane.leased.len() < self.bound(**endpoint))
+            .map(|(_, lane)| lane);
         claimable.filter_map(Lane::next_due).min().filter(|due| *due <= now)
     }
 
@@ -381,6 +389,14 @@ impl Agenda {
                 self.settle(endpoint, now);
             }
         }
+        if self.wide != room.wide {
+            let before = std::mem::replace(&mut self.wide, room.wide.clone());
+            for (endpoint, bound) in &room.wide {
+                if before.get(endpoint).copied().unwrap_or(self.per_endpoint) < *bound {
+                    self.settle(*endpoint, now);
+                }
+            }
+        }
         while self.future.first().is_some_and(|(due, _)| *due <= now)
             && let Some((_, endpoint)) = self.future.pop_first()
         {
@@ -388,8 +404,14 @@ impl Agenda {
         }
     }
 
+    /// How many leases a lane may have out.
+    fn bound(&self, endpoint: EndpointId) -> usize {
+        self.wide.get(&endpoint).copied().unwrap_or(self.per_endpoint)
+    }
+
     /// Puts a lane where it belongs: ring, future, neither, or nowhere when it is empty.
     fn settle(&mut self, endpoint: EndpointId, now: Timestamp) {
+        let bound = self.bound(endpoint);
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         if let Some(due) = lane.in_future.take() {
             self.future.remove(&(due, endpoint));
@@ -401,7 +423,7 @@ impl Agenda {
             }
             return;
         }
-        if lane.held || lane.reading.is_some() || lane.leased.len() >= self.per_endpoint {
+        if lane.held || lane.reading.is_some() || lane.leased.len() >= bound {
             return;
         }
         match lane.next_due() {

@@ -126,7 +126,7 @@ mod tests {
         };
         let name = EventTypeName::parse("a").unwrap();
         let quick = async {
-            let room = Room { total: 10, per_endpoint: 10, full: vec![] };
+            let room = Room { total: 10, per_endpoint: 10, ..Room::default() };
             assert!(store.claim(&room).await.unwrap().deliveries.is_empty());
             assert!(!store.any_match(&scope, &name, &BTreeSet::new()).await.unwrap());
         };

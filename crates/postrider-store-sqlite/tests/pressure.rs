@@ -26,7 +26,7 @@ async fn what_expired_in_bulk_does_not_keep_what_comes_after_it_waiting() {
     assert!(store.accept(vec![new.clone(); 100]).await.iter().all(Result::is_ok));
     store.clock().advance(Duration::from_hours(40 * 24));
     assert!(store.accept(vec![new]).await.iter().all(Result::is_ok));
-    let room = Room { total: 50, per_endpoint: 5, full: vec![] };
+    let room = Room { total: 50, per_endpoint: 5, ..Room::default() };
     let claiming = async {
         loop {
             let hint = store.claimable().notified();

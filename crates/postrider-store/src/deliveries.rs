@@ -21,6 +21,7 @@ use postrider_model::{
     retry::NextStep,
     time::Timestamp,
 };
+use std::collections::HashMap;
 use tokio::sync::Notify;
 
 /// What a claimer can start now.
@@ -30,6 +31,8 @@ pub struct Room {
     pub total: usize,
     /// Deliveries of one endpoint that may be claimed and not yet recorded or released at any time.
     pub per_endpoint: usize,
+    /// Endpoints that may have more leases out than `per_endpoint`, because they answer quickly.
+    pub wide: HashMap<EndpointId, usize>,
     /// Endpoints that can start nothing now, whatever `per_endpoint` says.
     pub full: Vec<EndpointId>,
 }

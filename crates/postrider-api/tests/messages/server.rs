@@ -179,7 +179,7 @@ impl Server {
 
     /// Attempts everything that is due once, with this result; how many attempts that were.
     pub(crate) async fn attempt_all(&self, outcome: Outcome, status: Option<u16>, next: NextStep) -> usize {
-        let room = Room { total: 100, per_endpoint: 100, full: Vec::new() };
+        let room = Room { total: 100, per_endpoint: 100, ..Room::default() };
         let claimed = self.store.claim(&room).await.unwrap().deliveries;
         let count = claimed.len();
         let records = claimed.into_iter().map(|delivery| self.record_of(&delivery, outcome, status, next));

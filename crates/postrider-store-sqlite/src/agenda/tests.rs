@@ -48,7 +48,7 @@ fn handed(endpoint_number: u8, message: u32, due: i64) -> Handed {
 }
 
 fn room(total: usize, per_endpoint: usize) -> Room {
-    Room { total, per_endpoint, full: vec![] }
+    Room { total, per_endpoint, ..Room::default() }
 }
 
 fn take(agenda: &mut Agenda, total: usize, per_endpoint: usize, now: i64) -> Vec<(Lease, Handed)> {
@@ -117,7 +117,7 @@ fn a_full_lane_is_passed_over_and_keeps_its_turn() {
     let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     agenda.hand_over(handed(2, 1, 0), false, at(0));
-    let full = Room { total: PLENTY, per_endpoint: PLENTY, full: vec![endpoint(1)] };
+    let full = Room { total: PLENTY, per_endpoint: PLENTY, full: vec![endpoint(1)], ..Room::default() };
     let taken = agenda.take(&full, at(0));
     assert_eq!(endpoints(&taken.deliveries), [endpoint(2)]);
     assert_eq!(taken.next_due, None, "nothing that the caller has room for");
@@ -277,7 +277,8 @@ fn full_lanes_do_not_keep_those_behind_them_from_being_read() {
     for lane in 1..=5 {
         agenda.add(endpoint(lane), false, at(0), 1, at(0));
     }
-    let full = Room { total: 1, per_endpoint: PLENTY, full: (1..=4).map(endpoint).collect() };
+    let full =
+        Room { total: 1, per_endpoint: PLENTY, full: (1..=4).map(endpoint).collect(), ..Room::default() };
     let wanted = agenda.wanted(&full, at(1));
     assert_eq!(wanted.iter().map(|wanted| wanted.endpoint).collect::<Vec<_>>(), [endpoint(5)]);
 }

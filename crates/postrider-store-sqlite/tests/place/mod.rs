@@ -146,7 +146,7 @@ pub(crate) async fn publish(
 }
 
 pub(crate) async fn claim(store: &dyn Store, total: usize) -> Vec<ClaimedDelivery> {
-    store.claim(&Room { total, per_endpoint: total, full: vec![] }).await.unwrap().deliveries
+    store.claim(&Room { total, per_endpoint: total, ..Room::default() }).await.unwrap().deliveries
 }
 
 pub(crate) fn success(store: &dyn Store, claimed: &ClaimedDelivery) -> AttemptRecord {

@@ -76,12 +76,28 @@ pub async fn an_endpoint_has_only_so_many_leases_out(store: &dyn Store) {
     assert_eq!(claim_with(store, PLENTY, 3).await.deliveries.len(), 1, "room is what the caller says now");
 }
 
+pub async fn a_wide_endpoint_may_have_more_leases_out_than_others(store: &dyn Store) {
+    let scope = application(store).await;
+    let wide = endpoint(store, &scope).await;
+    let other = endpoint(store, &scope).await;
+    store.accept(vec![message(&scope); 6]).await;
+    let of = |claimed: &crate::deliveries::Claimed, endpoint| {
+        claimed.deliveries.iter().filter(|item| item.lease.delivery.endpoint == endpoint).count()
+    };
+    let room =
+        |places| Room { total: PLENTY, per_endpoint: 2, wide: [(wide, places)].into(), ..Room::default() };
+    let claimed = store.claim(&room(3)).await.unwrap();
+    assert_eq!((of(&claimed, wide), of(&claimed, other)), (3, 2));
+    let claimed = store.claim(&room(5)).await.unwrap();
+    assert_eq!((of(&claimed, wide), of(&claimed, other)), (2, 0), "the bound is what the caller says now");
+}
+
 pub async fn a_full_endpoint_is_passed_over(store: &dyn Store) {
     let scope = application(store).await;
     let full = endpoint(store, &scope).await;
     let free = endpoint(store, &scope).await;
     store.accept(vec![message(&scope); 3]).await;
-    let room = Room { total: PLENTY, per_endpoint: PLENTY, full: vec![full] };
+    let room = Room { total: PLENTY, per_endpoint: PLENTY, full: vec![full], ..Room::default() };
     let claimed = store.claim(&room).await.unwrap().deliveries;
     assert_eq!(claimed.len(), 3);
     assert!(claimed.iter().all(|item| item.lease.delivery.endpoint == free));

@@ -193,7 +193,7 @@ pub(super) async fn publish(store: &dyn Store, message: NewMessage) -> Message {
 }
 
 pub(super) async fn claim_with(store: &dyn Store, total: usize, per_endpoint: usize) -> Claimed {
-    store.claim(&Room { total, per_endpoint, full: vec![] }).await.unwrap()
+    store.claim(&Room { total, per_endpoint, ..Room::default() }).await.unwrap()
 }
 
 /// Everything that is due.

@@ -88,6 +88,7 @@ macro_rules! conformance_suite {
                 concurrent_claims_share_no_delivery
                 a_claim_takes_no_more_than_there_is_room_for
                 an_endpoint_has_only_so_many_leases_out
+                a_wide_endpoint_may_have_more_leases_out_than_others
                 a_full_endpoint_is_passed_over
                 a_claim_is_fair_over_endpoints
                 two_long_backlogs_share_a_small_room

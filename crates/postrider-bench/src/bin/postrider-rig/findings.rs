@@ -7,7 +7,7 @@ use crate::{
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 /// Deliveries of one endpoint that a server with default settings has in flight at most.
-const IN_FLIGHT_PER_ENDPOINT: usize = 10;
+const IN_FLIGHT_PER_ENDPOINT: usize = 100;
 
 /// One life of the server that ended with a kill.
 #[derive(Debug, Clone, Copy)]
