@@ -181,9 +181,15 @@ impl Agenda {
         while taken.deliveries.len() < room.total
             && let Some(endpoint) = self.ring.pop_front()
         {
+            let bound = self.bound(endpoint);
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
             if no_room.contains(&endpoint) {
                 full.push(endpoint);
+                continue;
+            }
+            // Its bound has shrunk since it came here: a lease that comes back brings it here again.
+            if lane.leased.len() >= bound {
+                lane.in_ring = false;
                 continue;
             }
             if lane.must_be_read(now) {

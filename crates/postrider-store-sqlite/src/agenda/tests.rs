@@ -312,3 +312,22 @@ fn what_the_clock_left_in_the_future_comes_back_queued_or_leased() {
     agenda.released(&taken[0].0, at(6));
     assert_eq!(agenda.next_due(), Some(at(5)), "not when the clock is there again");
 }
+
+#[test]
+fn a_lane_whose_bound_shrank_below_its_leases_is_not_due_until_one_comes_back() {
+    let mut agenda = Agenda::new(1_000_000, 7);
+    for message in 0..4 {
+        agenda.hand_over(handed(1, message, 0), false, at(0));
+    }
+    agenda.hand_over(handed(2, 1, 0), false, at(0));
+    let wide = Room { wide: [(endpoint(1), 5)].into(), ..room(PLENTY, 2) };
+    let taken = agenda.take(&wide, at(0)).deliveries;
+    assert_eq!(taken.len(), 5);
+    agenda.add(endpoint(1), false, at(0), 1, at(0));
+    let narrow = agenda.take(&room(PLENTY, 2), at(0));
+    assert_eq!((narrow.deliveries.len(), narrow.next_due), (0, None), "nobody has to look again");
+    for (lease, _) in taken.iter().filter(|(lease, _)| lease.delivery.endpoint == endpoint(1)) {
+        agenda.recorded(lease, None, at(1));
+    }
+    assert_eq!(agenda.wanted(&room(PLENTY, 2), at(1)).len(), 1);
+}
