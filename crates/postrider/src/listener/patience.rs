@@ -9,10 +9,10 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 use tokio::{
@@ -31,17 +31,28 @@ pub(super) struct Patience {
 
 /// Begins and ends of a connection's requests: odd while one runs. The service counts, the stream reads.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Turns(Arc<AtomicU64>);
+pub(super) struct Turns(Arc<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    turns: AtomicU64,
+    /// Who reads while a request runs: its rest begins when the request ends, which no byte tells it.
+    reader: Mutex<Option<Waker>>,
+}
 
 impl Turns {
     /// A request begins; it ends when the turn is dropped, with the body of its answer.
     pub(super) fn begin(&self) -> Turn {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.0.turns.fetch_add(1, Ordering::AcqRel);
         Turn(self.clone())
     }
 
     fn now(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.0.turns.load(Ordering::Acquire)
+    }
+
+    fn reader(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+        self.0.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -50,7 +61,11 @@ pub(super) struct Turn(Turns);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.0.fetch_add(1, Ordering::AcqRel);
+        self.0.0.turns.fetch_add(1, Ordering::AcqRel);
+        let reader = self.0.reader().take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }
 
@@ -124,7 +139,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
         if this.running() {
-            return read;
+            if read.is_ready() {
+                return read;
+            }
+            *this.turns.reader() = Some(context.waker().clone());
+            // Unless the request ended just before that.
+            if this.running() {
+                return read;
+            }
         }
         if read.is_pending() {
             let end = this.head.map_or(this.since + this.patience.idle, |first| first + this.patience.head);
@@ -165,6 +187,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(context);
+        // hyper flushes at every look at a connection: with nothing to flush, the client has taken nothing.
+        if flushed.is_ready() && this.unread.is_none() {
+            return flushed;
+        }
         this.wrote(flushed, context)
     }
 
@@ -232,6 +258,34 @@ mod tests {
         drop(turn);
         let rest = tokio::time::timeout(Duration::from_secs(74), server.read(&mut [0; 16])).await;
         assert!(rest.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flushing_nothing_does_not_prolong_a_rest() {
+        let (_client, mut server, _turns) = pair();
+        let started = Instant::now();
+        let mut next = [0; 16];
+        while tokio::time::timeout(Duration::from_secs(10), server.read(&mut next)).await.is_err() {
+            server.flush().await.unwrap();
+        }
+        assert_eq!(started.elapsed().as_secs(), 75);
+    }
+
+    /// The server may be waiting for the next head before the answer's body is gone.
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_that_begins_while_somebody_reads_ends_too() {
+        let (mut client, mut server, turns) = pair();
+        client.write_all(b"head").await.unwrap();
+        assert_eq!(server.read(&mut [0; 16]).await.unwrap(), 4);
+        let turn = turns.begin();
+        let started = Instant::now();
+        let answered = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(turn);
+        };
+        let mut next = [0; 16];
+        let (read, ()) = tokio::join!(server.read(&mut next), answered);
+        assert_eq!((read.unwrap(), started.elapsed().as_secs()), (0, 5 + 75));
     }
 
     #[tokio::test(start_paused = true)]
