@@ -27,8 +27,9 @@ use postrider_store::{
 };
 use utoipa::IntoParams;
 
-/// How often an update is tried again when another one came in between.
-pub(crate) const UPDATE_TRIES: usize = 4;
+/// How often an update is tried when another one came in between. Each round one of them wins, so this many callers can
+/// change one endpoint at the same time and none is told of a conflict; clients do not try again after one.
+pub(crate) const UPDATE_TRIES: usize = 64;
 
 /// Restricts the list of endpoints; all that is given must hold.
 #[derive(Debug, IntoParams)]

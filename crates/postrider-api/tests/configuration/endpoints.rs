@@ -129,3 +129,28 @@ async fn urls_that_cannot_be_delivered_to_are_refused() {
         assert_eq!(refused.is(422).body["detail"][0]["loc"], json!(["body", "url"]), "{url}");
     }
 }
+
+/// Two people who change different members at the same time both succeed, and so do fifty.
+#[tokio::test]
+async fn changes_at_the_same_time_all_take_effect() {
+    let api = Api::start().await;
+    let path = api.endpoint("https://example.com/").await;
+    let changes = (0..50).map(|number| {
+        let (api, path) = (&api, &path);
+        async move {
+            match number % 2 {
+                0 => api.patch(path, json!({"description": format!("{number}")})).await.is(200),
+                _ => api
+                    .patch(
+                        &format!("{path}/headers"),
+                        json!({"headers": {format!("x-header-{number}"): "1"}}),
+                    )
+                    .await
+                    .is(204),
+            };
+        }
+    });
+    futures_util::future::join_all(changes).await;
+    let headers = api.get(&format!("{path}/headers")).await.is(200).body["headers"].clone();
+    assert_eq!(headers.as_object().unwrap().len(), 25);
+}
