@@ -294,7 +294,7 @@ mod tests {
         let _turn = turns.begin();
         let slow = async {
             for _ in 0..4 {
-                tokio::time::sleep(Duration::from_secs(60)).await;
+                tokio::time::sleep(Duration::from_mins(1)).await;
                 client.read_exact(&mut [0; 16]).await.unwrap();
             }
         };
