@@ -79,6 +79,14 @@ const CHECKED_PAGES: i64 = 16_384;
 /// Connections that read for claims and snapshots alone.
 const HOT_READERS: usize = 2;
 
+/// What a keyring lacks, in words.
+fn unfit(missing: &[String], different: &[String]) -> String {
+    let part =
+        |words: &str, names: &[String]| (!names.is_empty()).then(|| format!("{words} {}", names.join(", ")));
+    let parts = [part("it lacks", missing), part("other keys bear the names", different)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
 /// Why a store cannot be opened; the text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -104,9 +112,9 @@ pub enum OpenError {
     },
     /// The keyring lacks keys that the database was sealed with.
     #[error(
-        "the keyring does not fit the database: missing keys [{}], different keys of the same name [{}]; add them to \
-         the keyring file",
-        missing.join(", "), different.join(", ")
+        "the keyring does not fit the database: {}; name the keyring file that this database was made with, or add \
+         these keys to yours",
+        unfit(missing, different)
     )]
     Keyring {
         /// Not in the keyring.

@@ -100,7 +100,7 @@ impl Node {
             Ok(outbound) => outbound,
             Err(problem) => {
                 store.close().await;
-                return Err(Failure::config(format!("outbound: {problem}")));
+                return Err(Failure::config(problem.to_string()));
             }
         };
         let delivery = postrider_engine::Config { url_rules: rules.clone(), ..config.delivery.clone() };
@@ -218,7 +218,10 @@ pub async fn open_store(config: &Config, keyring: Keyring) -> Result<Arc<dyn Sto
 /// Readable for this user alone when it is made here.
 fn create_data_dir(folder: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-        Failure::config(format!("cannot create the data directory {}: {error}", folder.display()))
+        Failure::config(format!("cannot create the data directory {}: {error}; set `server.data_dir` to a directory, or a place for one, where \
+             this user may write",
+            folder.display()
+        ))
     })
 }
 

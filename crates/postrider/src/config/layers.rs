@@ -94,7 +94,8 @@ impl Layers {
                     )));
                 }
                 (Some(key), value) => self.put(key, value, Origin::File(path.to_owned())),
-                (None, _) if section.is_empty() => return Err(unknown_section(&name)),
+                (None, Value::Table(_)) if section.is_empty() => return Err(unknown_section(&name)),
+                (None, _) if section.is_empty() => return Err(homeless(&name)),
                 (None, _) => return Err(unknown(section, &name)),
             }
         }
@@ -140,11 +141,8 @@ impl Layers {
             let mut alone = Table::new();
             key.put(&mut alone, value.clone());
             if let Err(error) = alone.try_into::<Config>() {
-                let why = if key.secret {
-                    "the value cannot be used".to_owned()
-                } else {
-                    error.message().to_owned()
-                };
+                let why =
+                    if key.secret { "the value cannot be used".to_owned() } else { plain(error.message()) };
                 return Err(ConfigError(format!(
                     "`{}` ({}): {why}",
                     key.path(),
@@ -200,7 +198,9 @@ fn file(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, ConfigError> 
     if named.is_none() && !path.exists() {
         return Ok(None);
     }
-    let text = read(path).map_err(|error| ConfigError(format!("configuration file {error}")))?;
+    let text = read(path).map_err(|error| {
+        ConfigError(format!("cannot read the configuration file {error}; name one with `--config`"))
+    })?;
     Ok(Some((path.to_owned(), text)))
 }
 
@@ -219,6 +219,22 @@ fn unknown(section: &str, name: &str) -> ConfigError {
         |near| format!("did you mean `{section}.{near}`?"),
     );
     ConfigError(format!("unknown setting `{section}.{name}`: {hint}"))
+}
+
+/// A setting outside of any section.
+fn homeless(name: &str) -> ConfigError {
+    let hint = keys::all().iter().find(|key| key.name == name).map_or_else(
+        || format!("the sections are {}", keys::sections().collect::<Vec<_>>().join(", ")),
+        |key| format!("write it below `[{}]`", key.section),
+    );
+    ConfigError(format!("`{name}` stands outside of any section: {hint}"))
+}
+
+/// The deserializer's sentence without the names of Rust's types.
+fn plain(message: &str) -> String {
+    ["u64", "u32", "u16", "usize", "i64"].iter().fold(message.to_owned(), |text, integer| {
+        text.replace(&format!("expected {integer}"), "expected a whole number, 0 or more")
+    })
 }
 
 fn unknown_section(section: &str) -> ConfigError {

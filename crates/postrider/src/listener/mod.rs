@@ -93,8 +93,21 @@ impl Transport {
 impl Listener {
     /// Binds the configured address.
     pub fn bind(settings: &Server, transport: Transport) -> Result<Self, Failure> {
-        let cannot =
-            |error: io::Error| Failure::other(format!("cannot listen on {}: {error}", settings.listen));
+        let cannot = |error: io::Error| {
+            let way_out = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another process listens there: stop it, or choose another port with `server.listen` or `--listen`"
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    "this machine does not have the address: put right `server.listen`"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "this user may not: choose a port from 1024 on with `server.listen`"
+                }
+                _ => "put right `server.listen`",
+            };
+            Failure::other(format!("cannot listen on {}: {error}; {way_out}", settings.listen))
+        };
         let socket = listen(settings.listen).map_err(cannot)?;
         let address = socket.local_addr().map_err(cannot)?;
         Ok(Self {

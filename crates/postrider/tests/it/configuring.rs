@@ -69,6 +69,43 @@ fn plain_http_beyond_this_machine_is_refused_without_a_named_proxy() {
     );
 }
 
+/// What another process holds may be free a moment later: exit code 1, unlike a configuration to put right.
+#[test]
+fn a_port_in_use_is_named_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let said = run(folder.path(), &["serve", "--dev", "--listen", &address], &[]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.errors.contains(&address) && said.errors.contains("`--listen`"), "{said:?}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_stops_the_start_and_names_the_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (own, other) = (made(), made());
+    for (name, text) in [
+        ("cert.pem", own.cert.pem()),
+        ("other.key", other.signing_key.serialize_pem()),
+        ("empty.pem", String::new()),
+    ] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let refused = |certificate: &str, key: &str, words: &[&str]| {
+        let environment =
+            [("POSTRIDER_SERVER__TLS_CERTIFICATE", certificate), ("POSTRIDER_SERVER__TLS_KEY", key)];
+        let said = run(folder.path(), &["serve", "--dev", "--listen", "127.0.0.1:0"], &environment);
+        assert_eq!(said.code, Some(78), "{said:?}");
+        assert!(words.iter().all(|word| said.errors.contains(word)), "{words:?}: {said:?}");
+        assert!(!folder.path().join("postrider-data").exists(), "nothing was created");
+    };
+    refused("cert.pem", "other.key", &["`server.tls_certificate`", "`server.tls_key`", "made for"]);
+    refused("cert.pem", "empty.pem", &["`server.tls_key`", "no private key", "PEM"]);
+    refused("empty.pem", "other.key", &["`server.tls_certificate`", "no certificate", "PEM"]);
+    refused("missing.pem", "other.key", &["`server.tls_certificate`", "missing.pem", "name a file"]);
+}
+
 #[test]
 fn a_keyring_is_created_once_and_checked() {
     let folder = tempfile::tempdir().unwrap();

@@ -37,6 +37,10 @@ fn an_unknown_setting_is_refused_with_the_nearest_known_one() {
     assert!(error.0.contains("server.listen_adress") && error.0.contains("`server.listen`"), "{error}");
     let error = with_file("[sever]\nlisten = \"x\"\n", &[]).unwrap_err();
     assert!(error.0.contains("`[server]`"), "{error}");
+    let error = with_file("drain_seconds = 3\n", &[]).unwrap_err();
+    assert!(error.0.contains("write it below `[server]`"), "{error}");
+    let error = with_file("", &[("POSTRIDER_SERVER__DRAIN_SECONDS", "x")]).unwrap_err();
+    assert!(error.0.contains("a whole number"), "{error}");
     let error = with_file("", &[("POSTRIDER_SERVER__LISTN", "x")]).unwrap_err();
     assert!(error.0.contains("POSTRIDER_SERVER__LISTN") && error.0.contains("`server.listen`"), "{error}");
 }
