@@ -31,6 +31,7 @@ mod endpoints;
 mod event_types;
 mod failure;
 mod health;
+mod held;
 mod idempotency;
 mod in_flight;
 mod memory;

@@ -5,33 +5,26 @@
 //! many old deliveries that still wait do not make each look longer.
 
 use crate::{
-    Shared, SqliteStore,
-    claim::end,
+    SqliteStore,
     failure::Failure,
+    held,
     messages::drop_payload,
     space,
     values::{id_at, key},
     writer::{Isolation, Scope},
 };
 use async_trait::async_trait;
-use postrider_model::{
-    delivery::{DeliveryId, State},
-    id::{AttemptId, EndpointId, Ksuid, MessageId},
-    retry::GiveUp,
-    time::Timestamp,
-};
+use postrider_model::id::{AttemptId, EndpointId, Ksuid, MessageId};
 use postrider_store::{
     StoreError,
     retention::{Cutoffs, Expired, Retention},
 };
 use rusqlite::{Connection, Row, params};
-use std::{collections::HashMap, sync::PoisonError, time::Duration};
+use std::{sync::PoisonError, time::Duration};
 use tokio::time::Instant;
 
 /// Rows that a look goes over, for each that it may find.
 const ROWS_PER_FIND: usize = 20;
-/// Held endpoints that are looked through in one call.
-const HELD_AT_ONCE: usize = 16;
 /// How long one operation may delete.
 const OPERATION_TIME: Duration = Duration::from_millis(20);
 /// A delivery of this message is pending.
@@ -65,8 +58,7 @@ pub(crate) struct Positions {
     attempts: Option<(Ksuid, Ksuid, Ksuid)>,
     messages: Option<Ksuid>,
     gone: Gone,
-    /// When to look through the deliveries of a held endpoint again.
-    held: HashMap<EndpointId, Timestamp>,
+    pub(crate) held: held::Looks,
 }
 
 /// Which kinds this round has gone through to their ends.
@@ -97,7 +89,7 @@ struct Look<T, P> {
 impl Retention for SqliteStore {
     async fn expire(&self, cutoffs: Cutoffs, batch: usize) -> Result<Expired, StoreError> {
         let batch = batch.clamp(1, 10_000);
-        let held = self.expire_held(batch).await?;
+        let more_held = held::expire(&self.shared, batch).await?;
         // What this round has gone through is left alone until all else has been: kinds whose looks take turns at coming
         // to their ends would never let a round end.
         let Gone { payloads, attempts, messages } = self.position(|positions| positions.gone);
@@ -119,7 +111,7 @@ impl Retention for SqliteStore {
             }
             ended
         });
-        expired.more = !round_ended || more_space || expired.others.max(held) >= batch as u64;
+        expired.more = !round_ended || more_held || more_space || expired.others >= batch as u64;
         Ok(expired)
     }
 }
@@ -239,70 +231,9 @@ impl SqliteStore {
         }
         Ok(deleted)
     }
-
-    /// Held deliveries are not claimed, so nobody else notices that their deadline passes. Each held endpoint is looked
-    /// through once; then the earliest deadline among its deliveries says when to look again.
-    async fn expire_held(&self, batch: usize) -> Result<u64, StoreError> {
-        let now = self.shared.clock.now();
-        let held = self.shared.agenda().held();
-        let due: Vec<EndpointId> = self.position(|positions| {
-            positions.held.retain(|endpoint, _| held.contains(endpoint));
-            let due = |endpoint: &&EndpointId| positions.held.get(*endpoint).is_none_or(|at| *at < now);
-            held.iter().filter(due).take(HELD_AT_ONCE).copied().collect()
-        });
-        let mut ended = 0;
-        for endpoint in due {
-            let look = move |connection: &Connection| held_past_deadline(connection, endpoint, now, batch);
-            let (found, next) = self.shared.readers.read(look).await?;
-            self.position(|positions| positions.held.insert(endpoint, next));
-            ended += found.len() as u64;
-            if !found.is_empty() {
-                self.shared.write(Isolation::Own, move |work| end_all(work, found)).await?;
-            }
-        }
-        Ok(ended)
-    }
 }
 
-/// Deliveries of an endpoint whose deadline has passed, and when to look again.
-fn held_past_deadline(
-    connection: &Connection,
-    endpoint: EndpointId,
-    now: Timestamp,
-    batch: usize,
-) -> Result<(Vec<DeliveryId>, Timestamp), Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT message, generation FROM delivery INDEXED BY delivery_due
-         WHERE endpoint = ?1 AND state = 0 AND deadline_at < ?2 LIMIT ?3",
-    )?;
-    let found: Vec<DeliveryId> = statement
-        .query_map(params![key(&endpoint), now.as_micros(), most(batch)], |row| {
-            Ok(DeliveryId { message: id_at(row, 0)?, endpoint, generation: row.get(1)? })
-        })?
-        .collect::<Result<_, _>>()?;
-    if found.len() == batch {
-        return Ok((found, Timestamp::default()));
-    }
-    let next: Option<i64> = connection
-        .prepare_cached(
-            "SELECT MIN(deadline_at) FROM delivery INDEXED BY delivery_due
-             WHERE endpoint = ?1 AND state = 0 AND deadline_at >= ?2",
-        )?
-        .query_row(params![key(&endpoint), now.as_micros()], |row| row.get(0))?;
-    Ok((found, next.map_or(Timestamp::MAX, Timestamp::from_micros)))
-}
-
-fn end_all(work: &mut Scope<'_>, deliveries: Vec<DeliveryId>) -> Result<(), Failure> {
-    let now = work.now;
-    for delivery in deliveries {
-        if end(work, delivery, State::Failed(GiveUp::Expired))? {
-            work.after_commit(move |shared: &Shared| shared.agenda().settled(delivery, now));
-        }
-    }
-    Ok(())
-}
-
-fn rows(batch: usize) -> i64 {
+pub(crate) fn rows(batch: usize) -> i64 {
     most(batch.saturating_mul(ROWS_PER_FIND))
 }
 

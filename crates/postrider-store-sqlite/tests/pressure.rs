@@ -5,12 +5,13 @@
 mod place;
 
 use place::{Place, claim, message, publish, success, world};
-use postrider_model::retry::NextStep;
+use postrider_model::{retry::NextStep, time::Timestamp};
 use postrider_store::{
     Store as _,
     deliveries::{AttemptRecord, Deliveries as _, Room},
     health::Health as _,
     messages::{Accepted, Messages as _, NewMessage},
+    retention::{Cutoffs, Retention as _},
 };
 use postrider_store_sqlite::SqliteStore;
 use std::time::Duration;
@@ -119,4 +120,40 @@ async fn a_clock_that_was_set_back_while_the_server_was_down_delays_nothing() {
     };
     let claimed = tokio::time::timeout(Duration::from_secs(20), claiming).await.expect("not in an hour");
     assert_eq!(claimed[0].lease.delivery.message, accepted.message.id);
+}
+
+/// A look goes over twenty rows for each that may go: neither what must stay before it nor a second round hides what
+/// has expired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_disabled_endpoint_holds_expires_behind_much_that_must_stay() {
+    let place = Place::new();
+    let store = place.open();
+    let scope = world(&*store).await;
+    for _ in 0..30 {
+        publish(&*store, &scope, 10).await.unwrap();
+    }
+    let last = store.accept(vec![message(&scope, bytes::Bytes::from_static(b"{}")); 5]).await;
+    assert!(last.iter().all(Result::is_ok));
+    // What came last has the earliest deadlines, as after a change of the retry policy.
+    let shorten = "UPDATE delivery SET deadline_at = next_attempt_at + 7200000000
+                   WHERE message IN (SELECT id FROM message ORDER BY id DESC LIMIT 5)";
+    assert_eq!(place.connection().execute(shorten, []).unwrap(), 5);
+    let disable = "UPDATE endpoint SET disabled_at = 1, disabled_reason = 'requested'";
+    assert_eq!(place.connection().execute(disable, []).unwrap(), 1);
+    drop(store);
+    let store = place.open();
+    let none = Cutoffs { messages: Timestamp::default(), attempts: Timestamp::default() };
+    let expire = async || {
+        let mut calls = 1;
+        while store.expire(none, 1).await.unwrap().more {
+            calls += 1;
+            assert!(calls < 40, "there is an end to it");
+        }
+        store.backlog().await.unwrap().pending
+    };
+    assert_eq!(expire().await, 35);
+    store.clock().advance(3 * HOUR);
+    assert_eq!(expire().await, 30);
+    store.clock().advance(Duration::from_hours(40 * 24));
+    assert_eq!(expire().await, 0);
 }
