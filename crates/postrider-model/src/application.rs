@@ -48,6 +48,16 @@ impl<K: crate::id::Kind> Ref<crate::id::Id<K>> {
     }
 }
 
+impl<I> Ref<I> {
+    /// The name, if it refers by name.
+    pub fn uid(&self) -> Option<&Uid> {
+        match self {
+            Self::Id(_) => None,
+            Self::Uid(uid) => Some(uid),
+        }
+    }
+}
+
 /// An application as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Application {

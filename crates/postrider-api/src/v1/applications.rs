@@ -16,7 +16,6 @@ use axum::{Json, extract::State};
 use http::StatusCode;
 use postrider_model::{
     application::{Application, Metadata, Ref},
-    environment::EnvironmentId,
     id::{ApplicationKind, Kind},
 };
 use postrider_store::{
@@ -27,6 +26,9 @@ use postrider_store::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+
+/// How often an upsert looks when another caller creates or deletes the same application in between.
+const UPSERT_TRIES: usize = 4;
 
 /// An application as a caller describes it in full.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -172,17 +174,6 @@ fn refuse(error: WriteError) -> ApiError {
     }
 }
 
-/// Creates an application; 409 when its uid is taken.
-pub(crate) async fn create_from(
-    state: &ApiState,
-    environment: &EnvironmentId,
-    fields: ApplicationFields,
-    idempotency: Option<IdempotencyKey>,
-) -> Result<Application, ApiError> {
-    let created = state.store.create_application(environment, fields, idempotency).await.map_err(refuse)?;
-    Ok(created.item)
-}
-
 /// List applications, oldest first.
 #[utoipa::path(
     get,
@@ -296,20 +287,27 @@ pub async fn upsert(
     let environment = caller.require_environment()?;
     let fields = body.check().map_err(Problems::into_error)?;
     let reference = params.iter().find(|(name, _)| *name == "app_id").and_then(|(_, text)| Ref::parse(text));
-    let found = match &reference {
-        Some(reference) => state.store.application(environment, reference).await?,
-        None => None,
-    };
-    if let Some(application) = found {
-        match state.store.replace_application(environment, application.id, fields.clone()).await {
-            Ok(application) => return Ok((StatusCode::OK, Json(application.into()))),
-            // Deleted in between: then there is none, and one is created.
-            Err(WriteError::Missing) => {}
+    for _ in 0..UPSERT_TRIES {
+        let found = match &reference {
+            Some(reference) => state.store.application(environment, reference).await?,
+            None => None,
+        };
+        if let Some(application) = found {
+            match state.store.replace_application(environment, application.id, fields.clone()).await {
+                Ok(application) => return Ok((StatusCode::OK, Json(application.into()))),
+                // Deleted in between: then there is none, and one is created.
+                Err(WriteError::Missing) => {}
+                Err(error) => return Err(refuse(error)),
+            }
+        }
+        match state.store.create_application(environment, fields.clone(), None).await {
+            Ok(created) => return Ok((StatusCode::CREATED, Json(created.item.into()))),
+            // Another caller has just created the application that both name: now it is there to be replaced.
+            Err(WriteError::Taken) if reference.as_ref().and_then(Ref::uid) == fields.uid.as_ref() => {}
             Err(error) => return Err(refuse(error)),
         }
     }
-    let application = create_from(&state, environment, fields, None).await?;
-    Ok((StatusCode::CREATED, Json(application.into())))
+    Err(refuse(WriteError::Taken))
 }
 
 /// Change members of an application.

@@ -161,11 +161,17 @@ pub async fn upsert(
     for _ in 0..UPDATE_TRIES {
         let Some(current) = find(&state, &target.scope, reference.as_ref()).await? else {
             let endpoint = NewEndpoint {
-                fields,
+                fields: fields.clone(),
                 secret: generate_secret(state.config.default_signature_type),
                 headers: postrider_model::headers::CustomHeaders::default(),
             };
-            let created = state.store.create_endpoint(&target.scope, endpoint, None).await.map_err(refuse)?;
+            let created = match state.store.create_endpoint(&target.scope, endpoint, None).await {
+                // Another caller has just created the endpoint that both name: now it is there to be replaced.
+                Err(WriteError::Taken) if reference.as_ref().and_then(Ref::uid) == fields.uid.as_ref() => {
+                    continue;
+                }
+                created => created.map_err(refuse)?,
+            };
             return Ok((StatusCode::CREATED, Json(EndpointOut::new(created.item, false))));
         };
         if let Some(endpoint) = replace(&state, &target.scope, &current, fields.clone()).await? {

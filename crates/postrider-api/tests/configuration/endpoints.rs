@@ -154,3 +154,20 @@ async fn changes_at_the_same_time_all_take_effect() {
     let headers = api.get(&format!("{path}/headers")).await.is(200).body["headers"].clone();
     assert_eq!(headers.as_object().unwrap().len(), 25);
 }
+
+/// Whoever comes second replaces what the first one created.
+#[tokio::test]
+async fn upserts_at_the_same_time_create_one() {
+    let api = Api::start().await;
+    let together = async |path: &str, body: &Value| {
+        let answers = (0..20).map(|_| api.put(path, body.clone()));
+        let answers = futures_util::future::join_all(answers).await;
+        let created = answers.iter().filter(|answer| answer.status() == 201).count();
+        let replaced = answers.iter().filter(|answer| answer.status() == 200).count();
+        assert_eq!((created, replaced), (1, 19), "{path}");
+    };
+    together("/app/a", &json!({"name": "a", "uid": "a"})).await;
+    together("/app/a/endpoint/e", &json!({"url": "https://example.com/", "uid": "e"})).await;
+    api.put("/app/b", json!({"name": "b", "uid": "a"})).await.is(409);
+    api.put("/app/a/endpoint/f", json!({"url": "https://example.com/", "uid": "e"})).await.is(409);
+}

@@ -72,6 +72,10 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
     pub(crate) fn is(&self, status: u16) -> &Self {
         assert_eq!(self.status, status, "{:?}", self.bytes);
         if !self.bytes.is_empty()
