@@ -21,7 +21,6 @@ use postrider_model::{
 use postrider_store::{
     WriteError,
     applications::{ApplicationFields, ApplicationFilter},
-    idempotency::IdempotencyKey,
     page::Order,
 };
 use serde::{Deserialize, Serialize};
