@@ -128,10 +128,12 @@ impl Agenda {
         for endpoint in self.ring.iter().filter(|endpoint| !full.contains(endpoint)).take(visited) {
             let Some(lane) = self.lanes.get_mut(endpoint) else { continue };
             let bound = self.wide.get(endpoint).copied().unwrap_or(self.per_endpoint);
-            let most = share.min(bound.saturating_sub(lane.leased.len()));
-            if most == 0 || !lane.must_be_read(now) {
+            let places = bound.saturating_sub(lane.leased.len());
+            if places == 0 || !lane.must_be_read(now) {
                 continue;
             }
+            // More than has a place now is read while there is memory for it: one reading serves many claims.
+            let most = if self.queued_bytes < self.queue_budget / 2 { share } else { share.min(places) };
             lane.begin_reading();
             wanted.push(Wanted { endpoint: *endpoint, most, leased: lane.leased.iter().copied().collect() });
         }
