@@ -54,7 +54,7 @@ Examples:
     /// Create, list and revoke API keys, also while the server runs
     #[command(subcommand)]
     ApiKey(ApiKeyCommand),
-    /// Make tokens that servers compatible with svix-server accept
+    /// Make a token that is signed with `api.jwt_secret`, as svix-server makes them
     #[command(subcommand)]
     Jwt(JwtCommand),
     /// Create and check the file that holds the keys of all stored credentials
@@ -62,7 +62,7 @@ Examples:
     Keyring(KeyringCommand),
     /// Print the OpenAPI document of the API
     Openapi,
-    /// Ask the running server of this data directory whether it is well; exit code 0 says yes
+    /// Ask the running server whether it is well: exit code 0 says yes
     #[command(
         after_help = "Made for the health check of a container: HEALTHCHECK CMD [\"postrider\", \"health\"]"
     )]

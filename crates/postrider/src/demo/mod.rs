@@ -106,6 +106,7 @@ async fn configure(say: &Narrator, publisher: &Publisher, acme: &Customer) -> Re
     say.held("The API key went in and does not come out again: every credential is sealed in the database.");
 
     let secret = publisher.call(say, "GET", "/api/v1/app/acme/endpoint/acme-main/secret", None, 200).await?;
+    say.text("The signing secret is for Acme's receiver: with it, it checks that a webhook is from here.");
     secret["key"].as_str().map(str::to_owned).context("no signing secret")
 }
 

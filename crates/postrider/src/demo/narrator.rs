@@ -52,7 +52,7 @@ impl Narrator {
     pub(super) fn call(&self, method: &str, path: &str, body: Option<&Value>, status: u16) {
         (self.out)(&format!("   {} {status}\n", self.paint("33", &format!("{method} {path} →"))));
         if let Some(body) = body {
-            (self.out)(&format!("     {body}\n"));
+            (self.out)(&format!("     {}\n", shown(body)));
         }
     }
 
@@ -87,7 +87,7 @@ impl Narrator {
                 Value::Null => {}
                 Value::String(text) if text.is_empty() => {}
                 Value::String(text) => (self.out)(&format!("     {what}: {text}\n")),
-                value => (self.out)(&format!("     {what}: {value}\n")),
+                value => (self.out)(&format!("     {what}: {}\n", durations(value))),
             }
         }
     }
@@ -95,6 +95,35 @@ impl Narrator {
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colours { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
+}
+
+/// JSON on one line when it fits, else one member a line.
+fn shown(body: &Value) -> String {
+    let line = body.to_string();
+    match body.as_object() {
+        Some(members) if line.chars().count() + 5 > WIDTH => {
+            let members: Vec<_> =
+                members.iter().map(|(name, value)| format!("\n       \"{name}\": {value}")).collect();
+            format!("{{{}\n     }}", members.join(","))
+        }
+        _ => line,
+    }
+}
+
+/// `{"tlsMs": null, "connectMs": 0.2, "firstByteMs": 1.5}` as "connect 0.2 ms, first byte 1.5 ms", in the order of an
+/// attempt; what did not happen is left out.
+fn durations(timings: &Value) -> String {
+    let parts = ["token", "dns", "connect", "tls", "firstByte", "total"];
+    let spoken = |part: &str| match part {
+        "dns" | "tls" => part.to_uppercase(),
+        "firstByte" => "first byte".to_owned(),
+        part => part.to_owned(),
+    };
+    let known = parts.iter().filter_map(|part| {
+        let time = timings[format!("{part}Ms")].as_f64()?;
+        Some(format!("{} {time:.1} ms", spoken(part)))
+    });
+    known.collect::<Vec<_>>().join(", ")
 }
 
 fn wrapped(text: &str, indent: &str) -> String {
@@ -115,6 +144,21 @@ fn wrapped(text: &str, indent: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timings_are_read_in_the_order_of_an_attempt() {
+        let timings = serde_json::json!({ "connectMs": 0.21, "dnsMs": null, "firstByteMs": 1.5, "tlsMs": 3.0, "totalMs": 5.04 });
+        assert_eq!(durations(&timings), "connect 0.2 ms, TLS 3.0 ms, first byte 1.5 ms, total 5.0 ms");
+    }
+
+    #[test]
+    fn a_body_that_is_too_wide_has_one_line_a_member() {
+        let wide = serde_json::json!({ "first": "a".repeat(60), "second": ["b".repeat(60)] });
+        let text = shown(&wide);
+        assert!(text.lines().count() == 4 && text.lines().all(|line| line.len() <= WIDTH), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), wide);
+        assert!(!shown(&serde_json::json!({ "name": "Acme" })).contains('\n'));
+    }
 
     #[test]
     fn long_text_is_wrapped_without_losing_a_word() {
