@@ -8,14 +8,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// A command in a directory.
+/// A command in a directory, without input: it must not wait for an answer that nobody gives.
 pub(crate) fn command<S: AsRef<OsStr>>(
     directory: &Path,
     program: &str,
     arguments: impl IntoIterator<Item = S>,
 ) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(directory).args(arguments);
+    command.current_dir(directory).args(arguments).stdin(Stdio::null());
     command
 }
 
@@ -32,12 +32,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 
 /// Does it run at all, without a word?
 pub(crate) fn exists(command: &mut Command) -> bool {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// Runs it, shows each line of its standard output and gives it to `each`. `true` when it succeeded.

@@ -3,6 +3,7 @@
 use crate::{
     stages::{self, Stage},
     tally::Tally,
+    tools,
 };
 use anyhow::Result;
 use std::{path::Path, time::Instant};
@@ -14,6 +15,9 @@ pub(crate) fn run(root: &Path, only: Option<&str>) -> Result<bool> {
         .filter(|stage| only.is_none_or(|only| stage.name.contains(only)))
         .collect();
     anyhow::ensure!(!stages.is_empty(), "no stage has this text in its name");
+    if only.is_none() {
+        tools::announce(root);
+    }
     let mut total = Tally::default();
     let mut lines = Vec::new();
     for stage in stages {
@@ -24,12 +28,27 @@ pub(crate) fn run(root: &Path, only: Option<&str>) -> Result<bool> {
             Tally::one(false)
         });
         let seconds = started.elapsed().as_secs();
-        lines.push(format!(
-            "{:<22} {:>5} passed {:>5} failed {seconds:>5} s",
-            stage.name, tally.passed, tally.failed
-        ));
+        lines.push(line(&stage.name, tally, seconds));
         total += tally;
     }
     println!("\n{}\n\n{} passed, {} failed", lines.join("\n"), total.passed, total.failed);
     Ok(total.failed == 0 && total.passed > 0)
+}
+
+fn line(name: &str, tally: Tally, seconds: u64) -> String {
+    if tally == Tally::default() {
+        return format!("{name:<22} skipped, see above");
+    }
+    format!("{name:<22} {:>5} passed {:>5} failed {seconds:>5} s", tally.passed, tally.failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_that_was_left_out_is_not_shown_as_one_that_passed() {
+        assert!(line("deny", Tally::default(), 0).contains("skipped"));
+        assert!(line("tidy", Tally::one(true), 2).contains("1 passed     0 failed"));
+    }
 }

@@ -1,8 +1,54 @@
-//! Installs what the stages need where it is missing, and says so.
+//! Installs what the stages need where it is missing, and says so; and says how to get by hand what it cannot install.
 
 use crate::process::{command, exists, output, succeeds};
 use anyhow::Result;
 use std::path::Path;
+
+/// A program of the machine that a stage needs.
+struct Need {
+    /// For people.
+    what: &'static str,
+    /// Succeeds where it is there, in the form that is needed.
+    probes: &'static [&'static [&'static str]],
+    /// Debian's packages of it.
+    packages: &'static [&'static str],
+    /// Where those are not to be had, or too old.
+    by_hand: &'static str,
+}
+
+const CURL: Need = Need {
+    what: "curl, for the examples of the documents",
+    probes: &[&["curl", "--version"]],
+    packages: &["curl", "ca-certificates"],
+    by_hand: "https://curl.se/download.html",
+};
+const PYTHON: Need = Need {
+    what: "Python 3 with its module venv, for the Python clients",
+    probes: &[&["python3", "-c", "import ensurepip, venv"]],
+    packages: &["python3", "python3-venv"],
+    by_hand: "https://www.python.org/downloads, which has venv inside",
+};
+const NODE: Need = Need {
+    what: "Node.js 20 or newer with npm, for the JavaScript clients",
+    probes: &[
+        &["node", "-e", "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)"],
+        &["npm", "--version"],
+    ],
+    packages: &["nodejs", "npm"],
+    by_hand: "https://nodejs.org/en/download; the packages of Debian 12 and earlier are too old",
+};
+
+/// Says before anything runs what is missing and will be installed, so that nobody is surprised after ten minutes.
+pub(crate) fn announce(root: &Path) {
+    let missing: Vec<_> = [CURL, PYTHON, NODE].into_iter().filter(|need| !need.there(root)).collect();
+    for need in &missing {
+        println!("missing: {}; the packages {} will be installed", need.what, need.packages.join(", "));
+    }
+    if missing.is_empty() {
+        println!("curl, Python and Node.js are there");
+    }
+    println!("Clients from PyPI, npm and crates.io are installed into target/xtask, which can be deleted.");
+}
 
 /// A component of the Rust toolchain; `probe` is the cargo command that needs it.
 pub(crate) fn component(root: &Path, name: &str, probe: &[&str]) -> Result<()> {
@@ -12,48 +58,86 @@ pub(crate) fn component(root: &Path, name: &str, probe: &[&str]) -> Result<()> {
     println!("installing {name}: rustup component add {name}");
     anyhow::ensure!(
         succeeds(&mut command(root, "rustup", ["component", "add", name])),
-        "cannot install {name}"
+        "cannot install {name}. By hand: `rustup component add {name}`, or your distribution's package of it"
     );
     Ok(())
 }
 
 /// What the examples in the documents call.
 pub(crate) fn curl(root: &Path) -> Result<()> {
-    packages(root, exists(&mut command(root, "curl", ["--version"])), &["curl", "ca-certificates"])
+    CURL.ensure(root)
 }
 
 /// What a client suite needs of the machine: an interpreter and its package installer. The packages themselves are
 /// installed by the suite, into a folder below `target`.
 pub(crate) fn language(root: &Path, suite: &str) -> Result<()> {
     match suite {
-        "python" => {
-            let there = exists(&mut command(root, "python3", ["-c", "import ensurepip, venv"]));
-            packages(root, there, &["python3", "python3-venv"])
-        }
-        "node" => {
-            let there = exists(&mut command(root, "node", ["--version"]))
-                && exists(&mut command(root, "npm", ["--version"]));
-            packages(root, there, &["nodejs", "npm"])
-        }
+        "python" => PYTHON.ensure(root),
+        "node" => NODE.ensure(root),
         _ => Ok(()),
     }
 }
 
-fn packages(root: &Path, there: bool, names: &[&str]) -> Result<()> {
-    if there {
-        return Ok(());
+impl Need {
+    fn there(&self, root: &Path) -> bool {
+        self.probes.iter().all(|probe| exists(&mut command(root, probe[0], &probe[1..])))
     }
-    println!("installing {} with apt-get", names.join(", "));
+
+    fn ensure(&self, root: &Path) -> Result<()> {
+        if self.there(root) {
+            return Ok(());
+        }
+        println!("{} is missing: installing {} with apt-get", self.what, self.packages.join(", "));
+        if !install(root, self.packages) {
+            println!("apt-get did not install everything");
+        }
+        anyhow::ensure!(self.there(root), "{}", self.way_out());
+        Ok(())
+    }
+
+    fn way_out(&self) -> String {
+        format!(
+            "cannot get {}. By hand, as root on Debian: `apt-get install {}`; elsewhere: {}. Then run again",
+            self.what,
+            self.packages.join(" "),
+            self.by_hand
+        )
+    }
+}
+
+/// As root, or with a sudo that asks nothing: nobody may be there to answer.
+fn install(root: &Path, packages: &[&str]) -> bool {
+    let root_user = output(&mut command(root, "id", ["-u"])).is_ok_and(|id| id.trim() == "0");
     let apt = |arguments: &[&str]| {
-        let root_user = output(&mut command(root, "id", ["-u"])).is_ok_and(|id| id.trim() == "0");
-        let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"];
+        let mut words = if root_user { vec![] } else { vec!["sudo", "-n"] };
+        words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]);
         words.extend(arguments);
-        let (program, words) = if root_user { (words[0], &words[1..]) } else { ("sudo", &words[..]) };
-        succeeds(&mut command(root, program, words))
+        succeeds(&mut command(root, words[0], &words[1..]))
     };
-    let mut install = vec!["install", "-y", "--no-install-recommends"];
-    install.extend(names);
-    let installed = apt(&["update"]) && apt(&install);
-    anyhow::ensure!(installed, "cannot install {}: install it by hand and run again", names.join(", "));
-    Ok(())
+    let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+    arguments.extend(packages);
+    // Lists that cannot be renewed may still be good enough.
+    let _ = apt(&["update"]);
+    apt(&arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_installed_is_named_with_the_way_to_get_it() {
+        const NOWHERE: Need = Need {
+            what: "a program that there is not",
+            probes: &[&["postrider-no-such-program", "--version"]],
+            packages: &["no-such-package"],
+            by_hand: "https://example.com",
+        };
+        assert!(!NOWHERE.there(Path::new(".")));
+        let text = NOWHERE.way_out();
+        assert!(
+            text.contains("apt-get install no-such-package") && text.contains("https://example.com"),
+            "{text}"
+        );
+    }
 }
