@@ -27,8 +27,25 @@ pub(super) fn page(document: &Value) -> String {
     // Writing to a String does not fail.
     for tag in document["tags"].as_array().into_iter().flatten() {
         let name = text(&tag["name"]);
+        if groups.contains_key(name) {
+            let anchor = name.to_lowercase().replace(' ', "-");
+            let _ = writeln!(page, "- [{name}](#{anchor}): {}", line(&tag["description"]));
+        }
+    }
+    page.push('\n');
+    for tag in document["tags"].as_array().into_iter().flatten() {
+        let name = text(&tag["name"]);
         let Some(operations) = groups.get(name) else { continue };
-        let _ = writeln!(page, "## {name}\n\n{}\n", line(&tag["description"]));
+        let _ = writeln!(
+            page,
+            "## {name}\n\n{}\n\n| call | what it does |\n|---|---|",
+            line(&tag["description"])
+        );
+        for (method, path, operation) in operations {
+            let what = sentence(&line(&operation["summary"]));
+            let _ = writeln!(page, "| `{} {path}` | {what} |", method.to_uppercase());
+        }
+        page.push('\n');
         for (method, path, operation) in operations {
             let _ = write!(page, "### `{} {path}`\n\n", method.to_uppercase());
             describe(&mut page, document, operation);
