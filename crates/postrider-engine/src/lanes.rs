@@ -135,9 +135,12 @@ impl State {
         }
     }
 
+    /// A quick lane takes what the store gives: it keeps to the bound it was told, and counts a delivery out a moment
+    /// before its place here is free.
     fn enter(&mut self, lease: Lease) -> bool {
         let endpoint = lease.delivery.endpoint;
-        if self.is_full(endpoint) || !self.leases.insert(lease) {
+        let refused = self.slow.contains(&endpoint) && self.is_full(endpoint);
+        if refused || !self.leases.insert(lease) {
             return false;
         }
         *self.running.entry(endpoint).or_default() += 1;
@@ -243,7 +246,7 @@ mod tests {
     fn room_is_what_does_not_run() {
         let mut lanes = lanes(12);
         assert_eq!(lanes.room().total, 12);
-        assert_eq!(fill(&mut lanes, 1, 12), 10, "an endpoint has ten places");
+        assert_eq!(fill(&mut lanes, 1, 10), 10);
         assert_eq!(fill(&mut lanes, 2, 1), 1);
         assert_eq!(lanes.room().total, 1);
         lanes.leave(&lease(1, 0), QUICK);
@@ -258,13 +261,15 @@ mod tests {
         fill(&mut lanes, 1, 9);
         lanes.leave(&lease(1, 0), QUICK);
         assert_eq!(lanes.room().wide.get(&endpoint), None, "nine did not fill it");
-        fill(&mut lanes, 1, 20);
+        fill(&mut lanes, 1, 10);
         for (answered, places) in [(1, 11), (2, 12), (3, 12)] {
             lanes.leave(&lease(1, answered), QUICK);
             assert_eq!(lanes.room().wide.get(&endpoint), Some(&places));
-            fill(&mut lanes, 1, 40);
+            while lanes.running_of(endpoint) < places {
+                lanes
+                    .enter(lease(1, 100 + u8::try_from(lanes.running_of(endpoint)).unwrap() + answered * 20));
+            }
         }
-        assert_eq!(lanes.running_of(endpoint), 12);
         lanes.leave(&lease(1, 4), SLOW);
         assert!(lanes.room().wide.is_empty(), "a slow answer costs all of them");
         assert_eq!(lanes.slow_running, 11);
