@@ -110,7 +110,7 @@ fn shown(body: &Value) -> String {
     }
 }
 
-/// `{"tlsMs": null, "connectMs": 0.2, "firstByteMs": 1.5}` as "connect 0.2 ms, first byte 1.5 ms", in the order of an
+/// `{"tlsMs": null, "connectMs": 0.2, "firstByteMs": 1.5}` as "connect 0.20 ms, first byte 1.50 ms", in the order of an
 /// attempt; what did not happen is left out.
 fn durations(timings: &Value) -> String {
     let parts = ["token", "dns", "connect", "tls", "firstByte", "total"];
@@ -121,7 +121,7 @@ fn durations(timings: &Value) -> String {
     };
     let known = parts.iter().filter_map(|part| {
         let time = timings[format!("{part}Ms")].as_f64()?;
-        Some(format!("{} {time:.1} ms", spoken(part)))
+        Some(format!("{} {time:.2} ms", spoken(part)))
     });
     known.collect::<Vec<_>>().join(", ")
 }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn timings_are_read_in_the_order_of_an_attempt() {
         let timings = serde_json::json!({ "connectMs": 0.21, "dnsMs": null, "firstByteMs": 1.5, "tlsMs": 3.0, "totalMs": 5.04 });
-        assert_eq!(durations(&timings), "connect 0.2 ms, TLS 3.0 ms, first byte 1.5 ms, total 5.0 ms");
+        assert_eq!(durations(&timings), "connect 0.21 ms, TLS 3.00 ms, first byte 1.50 ms, total 5.04 ms");
     }
 
     #[test]
