@@ -40,6 +40,11 @@ pub(crate) struct Dispatch {
     stop: Stop,
 }
 
+/// Does the delivery have to run alone among its kind?
+pub(crate) fn is_suspect(claimed: &ClaimedDelivery) -> bool {
+    claimed.deaths >= SUSPECT_DEATHS
+}
+
 impl Dispatch {
     pub(crate) fn new(
         store: Arc<dyn Store>,
@@ -85,6 +90,7 @@ impl Dispatch {
         let Some(_turn) = self.turn(claimed).await else {
             return self.release(claimed).await;
         };
+        place.begin();
         match self.attempt(claimed).await {
             Ended::Attempted(record) => {
                 self.metrics.attempt_ended(record.attempt.outcome, record.attempt.duration);
@@ -105,7 +111,7 @@ impl Dispatch {
         if self.stop.draining.is_cancelled() {
             return None;
         }
-        if claimed.deaths < SUSPECT_DEATHS {
+        if !is_suspect(claimed) {
             return Some(None);
         }
         tokio::select! {

@@ -63,6 +63,16 @@ impl Lanes {
         })
     }
 
+    /// A place for a suspect, which may wait long for its turn: until it [begins](Place::begin), it takes no room from
+    /// its endpoint or from the node.
+    pub(crate) fn wait(self: &Arc<Self>, lease: Lease) -> Option<Place> {
+        let waits = self.state().wait(lease);
+        waits.then(|| {
+            self.metrics.in_flight.inc();
+            Place { lanes: Arc::clone(self), lease, took: None }
+        })
+    }
+
     /// Notified when a place was freed that something may have waited for: in a full lane, or when all were taken. Other
     /// places were free before, so that nothing new can start.
     pub(crate) fn freed(&self) -> &Notify {
@@ -70,12 +80,14 @@ impl Lanes {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.state().leases.len()
+        let state = self.state();
+        state.leases.len() + state.waiting.len()
     }
 
     /// The leases that are out.
     pub(crate) fn leases(&self) -> Vec<Lease> {
-        self.state().leases.iter().copied().collect()
+        let state = self.state();
+        state.leases.iter().chain(&state.waiting).copied().collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -84,6 +96,11 @@ impl Lanes {
 }
 
 impl Place {
+    /// A suspect's turn has come: it runs now.
+    pub(crate) fn begin(&self) {
+        self.lanes.state().begin(&self.lease);
+    }
+
     /// The attempt took this long: what makes its endpoint slow or quick.
     pub(crate) fn took(&mut self, duration: Duration) {
         self.took = Some(duration);
@@ -104,6 +121,10 @@ impl Drop for Place {
 struct State {
     limits: Limits,
     leases: HashSet<Lease>,
+    /// Suspects that wait for their turn. They are few: what was in flight when the process died, twice.
+    waiting: HashSet<Lease>,
+    /// The same by endpoint.
+    waiting_of: HashMap<EndpointId, usize>,
     /// Endpoints with something running.
     running: HashMap<EndpointId, usize>,
     /// Endpoints that earned more places than `per_endpoint`; forgotten when nothing of theirs runs.
@@ -118,6 +139,8 @@ impl State {
         Self {
             limits,
             leases: HashSet::new(),
+            waiting: HashSet::new(),
+            waiting_of: HashMap::new(),
             running: HashMap::new(),
             wide: HashMap::new(),
             slow: HashSet::new(),
@@ -126,10 +149,14 @@ impl State {
     }
 
     fn room(&self) -> Room {
+        let mut wide = self.wide.clone();
+        for (endpoint, waiting) in &self.waiting_of {
+            *wide.entry(*endpoint).or_insert(self.limits.per_endpoint) += waiting;
+        }
         Room {
             total: self.limits.total.saturating_sub(self.leases.len()),
             per_endpoint: self.limits.per_endpoint,
-            wide: self.wide.clone(),
+            wide,
             // Quick lanes need no mention: the store counts the leases it gave out.
             full: self.slow.iter().copied().filter(|endpoint| self.is_full(*endpoint)).collect(),
         }
@@ -148,9 +175,39 @@ impl State {
         true
     }
 
+    fn wait(&mut self, lease: Lease) -> bool {
+        let new = self.waiting.insert(lease);
+        if new {
+            *self.waiting_of.entry(lease.delivery.endpoint).or_default() += 1;
+        }
+        new
+    }
+
+    fn begin(&mut self, lease: &Lease) {
+        let endpoint = lease.delivery.endpoint;
+        if self.end_waiting(lease) && self.leases.insert(*lease) {
+            *self.running.entry(endpoint).or_default() += 1;
+            self.slow_running += usize::from(self.slow.contains(&endpoint));
+        }
+    }
+
+    fn end_waiting(&mut self, lease: &Lease) -> bool {
+        let waited = self.waiting.remove(lease);
+        if waited && let Some(waiting) = self.waiting_of.get_mut(&lease.delivery.endpoint) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                self.waiting_of.remove(&lease.delivery.endpoint);
+            }
+        }
+        waited
+    }
+
     /// `true` when the lane, or the node, was full until now.
     fn leave(&mut self, lease: &Lease, took: Option<Duration>) -> bool {
         let endpoint = lease.delivery.endpoint;
+        if self.end_waiting(lease) {
+            return false;
+        }
         let lane_was_full = self.is_full(endpoint);
         let was_full = self.leases.len() >= self.limits.total || lane_was_full;
         if !self.leases.remove(lease) {
@@ -284,6 +341,24 @@ mod tests {
         lanes.leave(&lease(1, 1), QUICK);
         assert_eq!(lanes.room().total, 5);
         assert!(lanes.running.is_empty());
+    }
+
+    #[test]
+    fn a_suspect_that_waits_takes_no_room() {
+        let mut lanes = lanes(10);
+        let endpoint = lease(1, 0).delivery.endpoint;
+        for message in 0..30 {
+            assert!(lanes.wait(lease(1, message)));
+        }
+        assert_eq!(lanes.room().total, 10);
+        assert_eq!(lanes.room().wide.get(&endpoint), Some(&40), "the store counts their leases");
+        lanes.begin(&lease(1, 0));
+        assert_eq!((lanes.room().total, lanes.running_of(endpoint)), (9, 1));
+        for message in 0..30 {
+            lanes.leave(&lease(1, message), None);
+        }
+        assert_eq!(lanes.room().total, 10);
+        assert!(lanes.room().wide.is_empty() && lanes.running.is_empty());
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! The loop that claims due deliveries and starts them. Between two rounds it waits for a reason to look again: the
 //! store's hint, the next due time, a freed place; never by polling. It ends only when the engine drains.
 
-use crate::{backoff::Backoff, dispatch::Dispatch, lanes::Lanes, metrics::Metrics};
+use crate::{
+    backoff::Backoff,
+    dispatch::{self, Dispatch},
+    lanes::Lanes,
+    metrics::Metrics,
+};
 use postrider_model::time::Timestamp;
 use postrider_store::{
     Store, StoreError,
@@ -90,9 +95,12 @@ impl Scheduler {
     fn start(&self, deliveries: Vec<ClaimedDelivery>) {
         let mut surplus = Vec::new();
         for claimed in deliveries {
-            match self.lanes.enter(claimed.lease) {
+            let lease = claimed.lease;
+            let suspect = dispatch::is_suspect(&claimed);
+            let place = if suspect { self.lanes.wait(lease) } else { self.lanes.enter(lease) };
+            match place {
                 Some(place) => drop(self.tasks.spawn(Arc::clone(&self.dispatch).bring(claimed, place))),
-                None => surplus.push(claimed.lease),
+                None => surplus.push(lease),
             }
         }
         if !surplus.is_empty() {
