@@ -197,8 +197,8 @@ fn check_value(name: &str, value: &str) -> Result<(), HeaderRefusal> {
     Ok(())
 }
 
-/// RFC 9110, section 5.6.2: `tchar`.
-const fn is_token(byte: u8) -> bool {
+/// May this byte stand in a token, such as a header's name? RFC 9110, section 5.6.2: `tchar`.
+pub const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

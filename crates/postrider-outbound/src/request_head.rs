@@ -5,7 +5,7 @@ use crate::{
     client::{HeaderValue, Request},
     failure::Failure,
 };
-use postrider_model::{outcome::Outcome, url::Scheme};
+use postrider_model::{headers::is_token, outcome::Outcome, url::Scheme};
 use secrecy::ExposeSecret;
 
 /// Names that decide where a message ends or who it is for: the client's alone.
@@ -76,28 +76,6 @@ fn visible(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, 0x21..=0x7e))
 }
 
-/// RFC 9110, section 5.6.2.
-const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
-}
-
 fn push_decimal(out: &mut Vec<u8>, mut number: usize) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
@@ -138,7 +116,7 @@ mod tests {
         );
     }
 
-    /// HTTP-7: what would break the framing fails this attempt, without a byte on the wire.
+    /// What would break the framing fails this attempt, without a byte on the wire.
     #[test]
     fn header_injection_is_refused() {
         for (name, value) in [
@@ -163,7 +141,7 @@ mod tests {
         }
     }
 
-    /// U02: a credential does not travel in clear, but in development it does.
+    /// A credential does not travel in clear, but in development it does.
     #[test]
     fn authorization_is_not_sent_over_http() {
         let mut request = request_to("http://hooks.example.com/");
