@@ -81,7 +81,7 @@ impl Caller {
         }
     }
 
-    /// Is it somebody other than the publisher? Such readers are not told the addresses behind a name (ruling 5).
+    /// Is it somebody other than the publisher? Such readers are not told the addresses behind a name.
     pub fn is_consumer(&self) -> bool {
         matches!(self.identity.scope, Scope::Application { .. })
     }

@@ -1,4 +1,4 @@
-//! Every answer that is not a success: status and JSON as clients of the Svix API expect them (`api-compat` 1.4).
+//! Every answer that is not a success: status and JSON as clients of the Svix API expect them.
 
 use axum::{
     Json,
@@ -114,7 +114,7 @@ impl ApiError {
         Self { status, body: Body::Coded { code, detail: detail.into() }, retry_after: None, close: false }
     }
 
-    /// 400 with a code of `api-compat` 1.4.
+    /// 400 with a code of its own, as clients of the Svix API know it.
     pub fn bad_request(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::coded(StatusCode::BAD_REQUEST, code, detail)
     }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 pub const CONFIGURATION_BYTES: usize = 1024 * 1024;
 /// A body must have arrived after this time.
 const BODY_TIME: Duration = Duration::from_secs(30);
-/// What an answer repeats of a name that it refuses (`security` 1.9).
+/// What an answer repeats of a name that it refuses.
 const NAME_CHARACTERS: usize = 64;
 
 /// A JSON body of at most `LIMIT` bytes. `content-type` is not looked at: clients leave it out or send others.
@@ -265,7 +265,7 @@ mod tests {
         }
     }
 
-    /// `security` 1.9: what a caller sent does not come back at length.
+    /// What a caller sent does not come back at length.
     #[test]
     fn a_problem_repeats_at_most_the_start_of_a_name() {
         let name = "ü".repeat(100_000);
@@ -277,7 +277,6 @@ mod tests {
         );
     }
 
-    /// P02, P04, P05.
     #[test]
     fn malformed_bodies_are_refused() {
         for text in [

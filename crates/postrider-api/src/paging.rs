@@ -1,4 +1,4 @@
-//! Lists: which part a caller asks for, and the envelope of the answer (`api-compat` 1.6).
+//! Lists: which part a caller asks for, and the envelope of the answer.
 
 use crate::{error::Problem, query::Query};
 use postrider_model::{
@@ -144,7 +144,6 @@ mod tests {
         }
     }
 
-    /// I03, I09.
     #[test]
     fn impossible_pages_are_refused() {
         for query in [

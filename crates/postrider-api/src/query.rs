@@ -1,4 +1,4 @@
-//! Reading query strings in all the spellings that clients use (`api-compat` 1.4 and 1.17).
+//! Reading query strings in all the spellings that clients use.
 
 use crate::{error::Problem, state::ApiState};
 use axum::extract::FromRequestParts;

@@ -42,7 +42,7 @@ pub fn wrap(routes: Router<ApiState>, state: ApiState) -> Router {
 }
 
 fn cors() -> CorsLayer {
-    // Bearer tokens only and no cookies, so any page may call (`api-compat` 1.4).
+    // Bearer tokens only and no cookies, so any page may call.
     CorsLayer::new()
         .allow_origin(AnyOrigin)
         .allow_methods(AnyOrigin)
@@ -81,7 +81,7 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// A delivery that comes back would publish itself again and again (`security` T13). The outbound client refuses our own
+/// A delivery that comes back would publish itself again and again. The outbound client refuses our own
 /// addresses; a load balancer's or a proxy's is recognised only here.
 async fn no_delivery(request: Request, next: Next) -> Response {
     let headers = request.headers();

@@ -58,7 +58,7 @@ mod tests {
         assert!(!kept.contains(without_prefix(signing.expose_secret())), "{kept}");
     }
 
-    /// T11: `user:open-sesame` in base64; a receiver that decodes it may say which password was wrong.
+    /// `user:open-sesame` in base64; a receiver that decodes it may say which password was wrong.
     #[test]
     fn a_password_is_removed_also_where_it_was_decoded() {
         let basic = [("Authorization", "Basic dXNlcjpvcGVuLXNlc2FtZQ==", true)];

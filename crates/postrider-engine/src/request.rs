@@ -266,7 +266,7 @@ mod tests {
         }
     }
 
-    /// `security` 1.4.1: what was stored with `--dev` is not sent in clear by a server without it.
+    /// What was stored with `--dev` is not sent in clear by a server without it.
     #[test]
     fn a_sensitive_header_is_not_sent_over_http() {
         let send = |sensitive, rules| {

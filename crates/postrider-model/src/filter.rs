@@ -13,7 +13,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// An endpoint with channels never gets a message without any (`api-compat` 1.8).
+    /// An endpoint with channels never gets a message without any.
     pub fn matches(&self, event_type: &EventTypeName, channels: &BTreeSet<Channel>) -> bool {
         (self.event_types.is_empty() || self.event_types.contains(event_type))
             && (self.channels.is_empty() || !self.channels.is_disjoint(channels))

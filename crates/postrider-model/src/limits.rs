@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Largest payload of a message, in bytes. Svix documents 1 MiB; larger results belong behind a link.
 pub const PAYLOAD_BYTES: usize = 1024 * 1024;
-/// Largest body of an API request, in bytes: a payload plus its envelope, escaped at worst (`api-compat` ruling 6).
+/// Largest body of an API request, in bytes: a payload plus its envelope, escaped at worst.
 pub const REQUEST_BODY_BYTES: usize = 2 * PAYLOAD_BYTES + 64 * 1024;
 /// Deepest nesting of JSON that is accepted: what a recursive reader on the other side survives.
 pub const JSON_DEPTH: usize = 128;
@@ -51,7 +51,7 @@ pub const RETRY_STEPS: usize = 50;
 pub const RETRY_WAIT: Duration = Duration::from_hours(168);
 /// Longest age at which a delivery is still attempted.
 pub const DELIVERY_AGE: Duration = Duration::from_hours(720);
-/// Items of a page: default and most (`api-compat` 1.6).
+/// Items of a page: default and most.
 pub const PAGE_DEFAULT: usize = 50;
 /// See [`PAGE_DEFAULT`].
 pub const PAGE_MOST: usize = 250;

@@ -175,7 +175,7 @@ mod tests {
     use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
     use proptest::prelude::*;
 
-    /// The key pair of the compatibility suite (`api-compat` 1.8).
+    /// The key pair of the compatibility suite.
     const PRIVATE: &str =
         "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
     const PUBLIC: &str = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";

@@ -70,7 +70,7 @@ impl fmt::Display for Host {
 }
 
 impl EndpointUrl {
-    /// Checks and normalises what a user gave: `security` 1.4.1 and 1.5.
+    /// Checks and normalises what a user gave.
     pub fn parse(raw: &str, rules: &UrlRules) -> Result<Self, UrlRefusal> {
         let authority = raw_authority(raw)?;
         let parsed = Url::parse(raw).map_err(|error| {

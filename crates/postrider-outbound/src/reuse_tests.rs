@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::{OK, Receiver, application, dev, outbound, read_request, request_to, reset, within};
 use tokio::{io::AsyncWriteExt, time::sleep};
 
-/// HTTP-12: one connection serves requests one after the other; the phases of a reused one are not made up.
+/// One connection serves requests one after the other; the phases of a reused one are not made up.
 #[tokio::test]
 async fn a_connection_is_used_again() {
     let receiver = Receiver::answering(OK).await;
@@ -17,7 +17,7 @@ async fn a_connection_is_used_again() {
     assert_eq!(receiver.connections(), 1);
 }
 
-/// HTTP-12: more parallel requests leave no more idle connections than allowed.
+/// More parallel requests leave no more idle connections than allowed.
 #[tokio::test]
 async fn idle_connections_are_bounded() {
     let receiver = Receiver::answering(OK).await;
@@ -35,7 +35,7 @@ async fn idle_connections_are_bounded() {
     assert!(outbound.shared.pool.len() <= 6, "{}", outbound.shared.pool.len());
 }
 
-/// T24: whoever fills the pool keeps nobody else out; the connection that waited longest makes room.
+/// Whoever fills the pool keeps nobody else out; the connection that waited longest makes room.
 #[tokio::test]
 async fn a_full_pool_makes_room_for_the_newest_connection() {
     let receiver = Receiver::answering(OK).await;
@@ -53,7 +53,7 @@ async fn a_full_pool_makes_room_for_the_newest_connection() {
     assert!(send(1).await, "the oldest is gone");
 }
 
-/// T16: connections belong to one application of one environment.
+/// Connections belong to one application of one environment.
 #[tokio::test]
 async fn two_applications_never_share_a_connection() {
     let receiver = Receiver::answering(OK).await;
@@ -81,7 +81,7 @@ async fn an_idle_connection_is_closed_after_its_time() {
     assert_eq!((receiver.connections(), outbound.shared.pool.len()), (2, 0));
 }
 
-/// HTTP-10: a receiver that closes idle connections causes no failed attempt.
+/// A receiver that closes idle connections causes no failed attempt.
 #[tokio::test]
 async fn a_connection_closed_while_idle_is_replaced() {
     let receiver = Receiver::scripted(|mut stream, _| async move {
@@ -100,7 +100,7 @@ async fn a_connection_closed_while_idle_is_replaced() {
     assert_eq!(receiver.connections(), 5);
 }
 
-/// HTTP-10: the same when the close crosses the next request on its way.
+/// The same when the close crosses the next request on its way.
 #[tokio::test]
 async fn a_close_that_crosses_the_request_is_repeated_once_on_a_new_connection() {
     for with_reset in [false, true] {
@@ -122,7 +122,7 @@ async fn a_close_that_crosses_the_request_is_repeated_once_on_a_new_connection()
     }
 }
 
-/// E18: bytes that nobody asked for end the connection; the next request gets its own answer.
+/// Bytes that nobody asked for end the connection; the next request gets its own answer.
 #[tokio::test]
 async fn an_unsolicited_second_answer_is_not_taken_for_the_next_one() {
     for pause in [0, 50] {
@@ -145,7 +145,7 @@ async fn an_unsolicited_second_answer_is_not_taken_for_the_next_one() {
     }
 }
 
-/// E18: what can hide a second answer keeps its connection from being used again.
+/// What can hide a second answer keeps its connection from being used again.
 #[tokio::test]
 async fn ambiguous_answers_end_their_connection() {
     for head in [

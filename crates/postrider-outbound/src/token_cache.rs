@@ -13,7 +13,7 @@ use tokio::time::Instant;
 const SHORTEST_KEPT: Duration = Duration::from_secs(20);
 /// A 401 to a token younger than this is not the token's age; no new one is fetched.
 const TOO_YOUNG_TO_REPLACE: Duration = Duration::from_secs(5);
-/// At most one refresh after a 401 in this time (ruling 17): an endpoint that always answers 401 must not make us
+/// At most one refresh after a 401 in this time: an endpoint that always answers 401 must not make us
 /// hammer the token endpoint.
 const FORCED_REFRESH: Duration = Duration::from_mins(1);
 

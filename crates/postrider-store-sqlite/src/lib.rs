@@ -8,8 +8,8 @@
 //! - [`memory`] and [`snapshots`]: configuration for matching and sending, bounded, current by version;
 //! - [`accept`] and [`record`]: the two transactions of the hot path;
 //! - [`secrets`]: every credential, sealed, in one table; [`schema`] and [`start`]: what opening a database means;
-//! - [`upkeep`]: checkpoints and free space, beside the writer; [`set_back`]: what a clock that was set back left; [`space`]: what retention frees
-//!   goes back to the disk;
+//! - [`upkeep`]: checkpoints and free space, beside the writer; [`set_back`]: what a clock that was set back left;
+//!   [`space`]: what retention frees goes back to the disk;
 //! - one file per noun of the contract.
 //!
 //! Guarantees: a write that was answered `Ok` is on the disk; no second process writes; leases live in memory and a

@@ -10,7 +10,6 @@ use postrider_vault::keyring::Keyring;
 use secrecy::ExposeSecret as _;
 use std::os::unix::fs::PermissionsExt as _;
 
-/// CLM-9
 #[tokio::test]
 async fn a_second_server_on_the_same_directory_is_refused_until_the_first_has_closed() {
     let place = Place::new();
@@ -22,7 +21,6 @@ async fn a_second_server_on_the_same_directory_is_refused_until_the_first_has_cl
     place.open();
 }
 
-/// MIG-1
 #[tokio::test]
 async fn a_database_of_a_later_release_is_refused_with_the_instruction() {
     let place = Place::new();
@@ -83,7 +81,7 @@ async fn a_damaged_database_is_refused_after_an_unclean_stop() {
     );
 }
 
-/// K06: the credentials of a database stand nowhere in its files.
+/// The credentials of a database stand nowhere in its files.
 #[tokio::test]
 async fn no_file_holds_a_credential_in_clear() {
     let place = Place::new();

@@ -3,7 +3,7 @@
 //! A token is `prk_` + 27 base62 characters of the key's id + `_` + 43 base62 characters of secret + 6 of CRC-32 (over
 //! all that stands before). No dot stands in it: client libraries read the text after a dot as the name of a hosted
 //! region. The secret has 256 random bits, so a fast MAC is the right way to keep it; the checksum lets scanners of
-//! source code find leaked tokens without asking anyone (`security` 2.8).
+//! source code find leaked tokens without asking anyone.
 
 use crate::{keyring::Keyring, push_field, random, seal::derive};
 use aws_lc_rs::{constant_time, hmac};

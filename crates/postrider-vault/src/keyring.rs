@@ -1,6 +1,6 @@
 //! The operator's keys: reads, checks and creates the keyring file. Knows nothing of data keys or sealed values.
 //!
-//! What the file looks like and what is refused: `security` 2.4. No passphrase is ever stretched into a key.
+//! What the file looks like: `docs/operating.md`. No passphrase is ever stretched into a key.
 
 use crate::random;
 use aws_lc_rs::hmac;

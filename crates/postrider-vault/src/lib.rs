@@ -6,8 +6,7 @@
 //! - [`seal::DataKey`]: an environment's key (DEK), wrapped by a KEK; seals and opens values bound to their row;
 //! - [`api_key`]: tokens of API keys, kept only as keyed MACs.
 //!
-//! Formats and their reasons: `security` 2.3 (sealed values), 2.4 (keyring), 2.8 (API keys). Keys are wiped on drop, and
-//! no type here prints one.
+//! Each module's head says its format. Keys are wiped on drop, and no type here prints one.
 
 pub mod api_key;
 pub mod keyring;

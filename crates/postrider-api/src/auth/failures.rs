@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Failures that are answered with 401 within a window; later ones with 429 (`security` 2.8).
+/// Failures that are answered with 401 within a window; later ones with 429.
 const FAILURES: u32 = 20;
 const WINDOW: Duration = Duration::from_mins(1);
 /// Addresses that are remembered. An attacker with more of them is not slowed down by counting addresses anyway.

@@ -1,5 +1,4 @@
-//! HS256 tokens of svix-server (`api-compat` 1.16): `sub: org_…` for an environment, `sub: app_…` with `org: org_…`
-//! for one application.
+//! HS256 tokens of svix-server: `sub: org_…` for an environment, `sub: app_…` with `org: org_…` for one application.
 
 use crate::{config::Config, error::ApiError};
 use aws_lc_rs::constant_time::verify_slices_are_equal;

@@ -18,7 +18,7 @@ use std::{borrow::Cow, time::Duration};
 use utoipa::ToSchema;
 
 /// What a reader with an application-scoped token is told when a host name did not resolve and when its address is
-/// blocked alike: the difference would map the operator's network (`security` T12).
+/// blocked alike: the difference would map the operator's network.
 const HOST_NOT_DELIVERABLE: &str = "The host of the URL cannot be delivered to: it does not resolve to a public address. \
                                     Check the host name, or ask whoever operates this server.";
 
@@ -280,7 +280,7 @@ mod tests {
         );
     }
 
-    /// T12: failed resolution and a blocked address look exactly alike to the owner of an endpoint.
+    /// Failed resolution and a blocked address look exactly alike to the owner of an endpoint.
     #[test]
     fn consumers_cannot_tell_blocked_addresses_from_names_that_do_not_resolve() {
         let mut blocked = listed(Outcome::Blocked, None, b"", "10.0.0.5 is private.");

@@ -5,7 +5,7 @@
 use crate::{auth::Caller, error::ApiError, state::ApiState};
 use axum::{Router, routing};
 
-/// Paths of the Svix API that this server means to have one day (`api-compat` 1.1, tiers 1 and 2).
+/// Paths of the Svix API that this server means to have one day.
 const PATHS: &[&str] = &[
     // Portal access and sessions.
     "/api/v1/auth/app-portal-access/{app_id}",

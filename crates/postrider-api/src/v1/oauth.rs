@@ -167,7 +167,7 @@ fn check_secret(secret: &SecretString) -> Result<(), Problem> {
     ))
 }
 
-/// A kept secret goes only to where it was entered for, as the client it was entered for (`security` D8).
+/// A kept secret goes only to where it was entered for, as the client it was entered for.
 fn check_kept_secret(current: Option<&OAuthSettings>, change: &OAuthChange) -> Result<(), Problem> {
     if change.client_secret.is_some() {
         return Ok(());
@@ -303,7 +303,6 @@ mod tests {
         }
     }
 
-    /// O16.
     #[test]
     fn a_kept_secret_is_not_sent_elsewhere() {
         let current = change(BASIC).unwrap().settings;
@@ -324,7 +323,6 @@ mod tests {
         assert!(check_kept_secret(None, &kept).is_err());
     }
 
-    /// O03, O17.
     #[test]
     fn token_urls_and_extra_parameters_are_checked() {
         let http = UrlRules { allow_http: true, ..UrlRules::default() };

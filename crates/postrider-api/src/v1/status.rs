@@ -1,4 +1,4 @@
-//! The wire's statuses, derived from how deliveries and attempts stand (`api-compat` 1.11). They are never stored.
+//! The wire's statuses, derived from how deliveries and attempts stand. They are never stored.
 
 use postrider_model::{
     delivery::{Progress, State},

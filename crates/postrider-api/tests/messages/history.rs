@@ -119,7 +119,7 @@ async fn one_attempt_is_read_and_its_response_expunged() {
     assert_eq!(server.get(&tenant.token, &unknown).await.expect(404)["detail"], "Message attempt not found");
 }
 
-/// T12: the owner of an endpoint is not told what the operator's network looks like.
+/// The owner of an endpoint is not told what the operator's network looks like.
 #[tokio::test]
 async fn consumers_see_one_outcome_for_hosts_that_cannot_be_delivered_to() {
     let server = Server::start();
@@ -185,7 +185,7 @@ async fn a_test_send_answers_with_its_attempt() {
     assert!(refused["detail"].as_str().unwrap().contains("`disabled` to false"), "{refused}");
 }
 
-/// `api-compat` 1.6: pages go both ways, `after` includes and `before` excludes at the resolution of ids.
+/// Pages go both ways, `after` includes and `before` excludes at the resolution of ids.
 #[tokio::test]
 async fn lists_are_paged_in_both_directions() {
     let server = Server::start();
@@ -219,7 +219,7 @@ async fn lists_are_paged_in_both_directions() {
     }
 }
 
-/// ING-7: a message that nobody wants is accepted, visible and costs nothing.
+/// A message that nobody wants is accepted, visible and costs nothing.
 #[tokio::test]
 async fn a_message_without_an_endpoint_is_accepted() {
     let server = Server::start();

@@ -20,7 +20,7 @@ use postrider_model::{
 };
 use secrecy::ExposeSecret as _;
 
-/// Invariant 1, DUR-1.
+/// Accepted means durable (invariant 1 of `docs/ARCHITECTURE.md`).
 pub async fn what_was_accepted_is_there_and_due_at_once(harness: &mut dyn Harness) {
     let store = harness.store();
     let scope = application(&*store).await;
@@ -93,7 +93,7 @@ pub async fn what_was_recorded_is_not_sent_again(harness: &mut dyn Harness) {
     assert_eq!((claimed.lease.delivery.message, claimed.number, claimed.deaths), (retried.id, 2, 0));
 }
 
-/// Ruling 16: a lease that was out but whose attempt had not started costs nothing.
+/// A lease that was out but whose attempt had not started costs nothing.
 pub async fn a_lease_that_was_not_started_is_due_again_without_a_trace(harness: &mut dyn Harness) {
     let store = harness.store();
     let scope = application(&*store).await;
@@ -115,7 +115,6 @@ pub async fn a_lease_that_was_not_started_is_due_again_without_a_trace(harness: 
     assert_eq!(record(&*store, &claimed, NextStep::Delivered).await, Recorded::Stored(State::Delivered));
 }
 
-/// DUR-2, ruling 16.
 pub async fn an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a_death(
     harness: &mut dyn Harness,
 ) {
@@ -145,7 +144,6 @@ pub async fn an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a
     }
 }
 
-/// Ruling 16.
 pub async fn a_delivery_that_was_there_at_three_deaths_is_set_aside(harness: &mut dyn Harness) {
     let store = harness.store();
     let scope = application(&*store).await;

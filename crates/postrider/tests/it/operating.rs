@@ -5,7 +5,7 @@ use postrider_testing::{Client, Receiver, Reply, TestServer};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// OPS-5: what a newcomer pastes works, and works again.
+/// What a newcomer pastes works, and works again.
 #[tokio::test]
 async fn the_lines_that_dev_prints_work_when_pasted() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,7 +68,6 @@ async fn a_second_signal_ends_it_at_once() {
     assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
 }
 
-/// CLM-9.
 #[tokio::test]
 async fn a_second_server_on_the_same_data_directory_refuses_to_start() {
     let folder = tempfile::tempdir().unwrap();
@@ -140,7 +139,6 @@ async fn health_is_asked_through_the_admin_socket() {
     assert!(said.code == Some(1) && said.errors.contains("no server answers"), "{said:?}");
 }
 
-/// OPS-2.
 #[tokio::test]
 async fn metrics_show_what_was_accepted_attempted_and_committed() {
     let server = TestServer::start().await;
@@ -250,7 +248,7 @@ fn the_log_is_json_when_nobody_watches() {
     assert_eq!(line["level"], "INFO");
 }
 
-/// MIG-1: an older release does not touch what a newer one has written, and says what to do.
+/// An older release does not touch what a newer one has written, and says what to do.
 #[test]
 fn a_database_of_a_newer_release_is_refused_with_the_instruction() {
     let folder = tempfile::tempdir().unwrap();
@@ -269,7 +267,7 @@ fn a_database_of_a_newer_release_is_refused_with_the_instruction() {
     Process::dev(folder.path());
 }
 
-/// K01, K12: a database without its keyring is of no use, and the refusal names the missing key.
+/// A database without its keyring is of no use, and the refusal names the missing key.
 #[test]
 fn a_database_with_another_keyring_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -288,7 +286,7 @@ fn a_database_with_another_keyring_is_refused_by_name() {
     assert!(said.errors.contains(name), "{name}: {said:?}");
 }
 
-/// OPS-1: red when work that could be claimed has waited for 30 s, here behind all the places that there are; green
+/// Red when work that could be claimed has waited for 30 s, here behind all the places that there are; green
 /// before and after.
 #[tokio::test]
 async fn health_is_red_while_work_waits_that_nobody_claims() {
@@ -327,7 +325,7 @@ fn value(page: &[u8], name: &str) -> f64 {
         .unwrap_or_else(|| panic!("{page}"))
 }
 
-/// OPS-2: what the documents promise is there, and no label has a value that users choose.
+/// What the documents promise is there, and no label has a value that users choose.
 #[tokio::test]
 async fn metrics_have_the_promised_names_and_no_labels_of_users() {
     let server = TestServer::start().await;
