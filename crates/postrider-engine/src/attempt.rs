@@ -219,7 +219,8 @@ impl Attempts {
     /// What is stored: the attempt, and the next step of its delivery.
     fn record(&self, claimed: &ClaimedDelivery, run: &Run, exchange: Exchange) -> AttemptRecord {
         let endpoint = run.settings.get().map(|settings| &settings.endpoint);
-        let policy = endpoint.and_then(|endpoint| endpoint.retry.as_ref()).unwrap_or(&self.default_policy);
+        let policy = endpoint.map(|endpoint| endpoint.retry.over(&self.default_policy));
+        let policy = policy.as_ref().unwrap_or(&self.default_policy);
         let now = self.store.clock().now().as_seconds();
         let answer = Answer {
             outcome: exchange.outcome,

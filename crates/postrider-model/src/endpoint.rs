@@ -4,7 +4,7 @@ use crate::{
     application::{Metadata, Uid},
     filter::Filter,
     id::{ApplicationId, EndpointId},
-    retry::RetryPolicy,
+    retry::RetryOverride,
     time::Timestamp,
     url::EndpointUrl,
 };
@@ -30,8 +30,8 @@ pub struct Endpoint {
     pub disabled: Option<Disabled>,
     /// The caller's own data.
     pub metadata: Metadata,
-    /// Its own retry policy; `None` means the server's.
-    pub retry: Option<RetryPolicy>,
+    /// What it sets of its own about retries.
+    pub retry: RetryOverride,
     /// Kept and returned for clients of the first API generation; without meaning here.
     pub legacy_version: u16,
     /// Grows with every change; an update names the one it was made from.

@@ -65,6 +65,38 @@ impl RetryPolicy {
     }
 }
 
+/// What an endpoint sets of its own about retries, each for itself; the rest is the server's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetryOverride {
+    /// Its own waits between attempts; `None` means the server's. No waits at all mean one attempt.
+    pub waits: Option<Vec<Duration>>,
+    /// Its own age at which a delivery is no longer attempted; `None` derives it from its own waits, or means the
+    /// server's when it has none.
+    pub deadline: Option<Duration>,
+}
+
+impl RetryOverride {
+    /// The policy that holds for the endpoint of a server with this one.
+    pub fn over(&self, server: &RetryPolicy) -> RetryPolicy {
+        match &self.waits {
+            Some(waits) => RetryPolicy { waits: waits.clone(), deadline: self.deadline },
+            None => RetryPolicy { waits: server.waits.clone(), deadline: self.deadline.or(server.deadline) },
+        }
+    }
+
+    /// Age at which its deliveries expire, when those of the server's policy expire at age `server`: the deadline of
+    /// [`Self::over`], for those who know no more of that policy.
+    pub fn deadline(&self, server: Duration) -> Duration {
+        self.over(&RetryPolicy { waits: Vec::new(), deadline: Some(server) }).deadline()
+    }
+
+    /// Checks what a user gave, as [`RetryPolicy::check`] does. Own waits may be longer than a shorter deadline: what is
+    /// due beyond it expires.
+    pub fn check(&self) -> Result<(), String> {
+        self.over(&RetryPolicy { waits: Vec::new(), deadline: None }).check()
+    }
+}
+
 /// What came back from an attempt, as far as the next step depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
@@ -232,6 +264,38 @@ mod tests {
             policy(vec![limits::RETRY_WAIT; 4], None),
             policy(vec![], Some(Duration::ZERO)),
             policy(vec![], Some(limits::DELIVERY_AGE + Duration::from_nanos(1))),
+        ] {
+            assert!(refused.check().is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_sets_its_schedule_and_its_deadline_each_for_itself() {
+        let second = Duration::from_secs(1);
+        let server = RetryPolicy { waits: vec![second; 3], deadline: Some(7 * second) };
+        let own = |waits: Option<Vec<Duration>>, deadline| RetryOverride { waits, deadline };
+        let policy = |waits: Vec<Duration>, deadline| RetryPolicy { waits, deadline };
+        let schedule = vec![HOUR; 40];
+        for (own, expected, age) in [
+            (RetryOverride::default(), server.clone(), 7 * second),
+            (own(None, Some(9 * second)), policy(vec![second; 3], Some(9 * second)), 9 * second),
+            (own(Some(schedule.clone()), None), policy(schedule.clone(), None), 48 * HOUR),
+            (own(Some(vec![]), None), policy(vec![], None), SHORTEST_DEADLINE),
+            (own(Some(schedule.clone()), Some(HOUR)), policy(schedule, Some(HOUR)), HOUR),
+        ] {
+            assert_eq!(own.over(&server), expected, "{own:?}");
+            assert_eq!(
+                (own.over(&server).deadline(), own.deadline(server.deadline())),
+                (age, age),
+                "{own:?}"
+            );
+            assert_eq!(own.check(), Ok(()));
+        }
+        for refused in [
+            own(None, Some(Duration::ZERO)),
+            own(None, Some(limits::DELIVERY_AGE + second)),
+            own(Some(vec![limits::RETRY_WAIT; 4]), None),
+            own(Some(vec![limits::RETRY_WAIT + second]), Some(second)),
         ] {
             assert!(refused.check().is_err(), "{refused:?}");
         }

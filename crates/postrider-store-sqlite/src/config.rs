@@ -26,7 +26,7 @@ pub struct Config {
     pub cached_endpoints: usize,
     /// How long a payload is kept when the publisher does not say, in seconds.
     pub payload_retention_seconds: u64,
-    /// Age at which deliveries of endpoints without a retry policy of their own expire, in seconds. Not part
+    /// Age at which deliveries of endpoints that set nothing of their own about retries expire, in seconds. Not part
     /// of the file: it follows from the engine's retry policy.
     #[serde(skip)]
     pub delivery_deadline_seconds: u64,

@@ -12,7 +12,7 @@ use postrider_model::{
     id::{ApplicationId, EndpointId},
     message::Channel,
     oauth::{AuthMethod, OAuthSettings},
-    retry::RetryPolicy,
+    retry::RetryOverride,
     url::EndpointUrl,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -26,10 +26,10 @@ pub(crate) const COLUMNS: &str = "id, application, uid, url, description, thrott
 /// What stands in the history for a URL that cannot be read; a name that never resolves (RFC 6761, section 6.4).
 const UNREADABLE_URL: &str = "https://unreadable.invalid/";
 
-/// A retry policy as it is kept.
+/// What an endpoint sets of its own about retries, as it is kept; NULL when it sets nothing.
 #[derive(Serialize, Deserialize)]
 struct StoredRetry {
-    waits_micros: Vec<i64>,
+    waits_micros: Option<Vec<i64>>,
     deadline_micros: Option<i64>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn read(row: &Row<'_>) -> Result<Endpoint, Failure> {
         filter: Filter { event_types, channels },
         disabled,
         metadata: from_json(text(10)?.unwrap_or("{}"), "endpoint", "metadata", id)?,
-        retry: text(11)?.map(|json| read_retry(json, id)).transpose()?,
+        retry: text(11)?.map(|json| read_retry(json, id)).transpose()?.unwrap_or_default(),
         legacy_version: row.get(12)?,
         version: values::count(row.get(13)?),
         created_at: instant_at(row, 14)?,
@@ -101,7 +101,7 @@ pub(crate) fn read_damaged(row: &Row<'_>) -> Result<Endpoint, Failure> {
         },
         disabled: disabled_at.map(|at| Disabled { reason, at }),
         metadata: BTreeMap::new(),
-        retry: None,
+        retry: RetryOverride::default(),
         legacy_version: 1,
         version: values::count(row.get(13)?),
         created_at: instant_at(row, 14)?,
@@ -174,7 +174,7 @@ pub(crate) fn insert(connection: &Connection, endpoint: &Endpoint) -> Result<(),
             endpoint.disabled.as_ref().map(|disabled| disabled.reason.name()),
             endpoint.disabled.as_ref().map(|disabled| disabled.at.as_micros()),
             to_json(&endpoint.metadata),
-            endpoint.retry.as_ref().map(write_retry),
+            write_retry(&endpoint.retry),
             endpoint.legacy_version,
             values::version(endpoint.version),
             endpoint.created_at.as_micros(),
@@ -203,7 +203,7 @@ pub(crate) fn update(connection: &Connection, endpoint: &Endpoint) -> Result<(),
             endpoint.disabled.as_ref().map(|disabled| disabled.reason.name()),
             endpoint.disabled.as_ref().map(|disabled| disabled.at.as_micros()),
             to_json(&endpoint.metadata),
-            endpoint.retry.as_ref().map(write_retry),
+            write_retry(&endpoint.retry),
             endpoint.legacy_version,
             values::version(endpoint.version),
             endpoint.updated_at.as_micros(),
@@ -212,17 +212,18 @@ pub(crate) fn update(connection: &Connection, endpoint: &Endpoint) -> Result<(),
     Ok(())
 }
 
-fn write_retry(policy: &RetryPolicy) -> String {
-    to_json(&StoredRetry {
-        waits_micros: policy.waits.iter().copied().map(values::micros).collect(),
-        deadline_micros: policy.deadline.map(values::micros),
-    })
+fn write_retry(own: &RetryOverride) -> Option<String> {
+    let kept = || StoredRetry {
+        waits_micros: own.waits.as_ref().map(|waits| waits.iter().copied().map(values::micros).collect()),
+        deadline_micros: own.deadline.map(values::micros),
+    };
+    (*own != RetryOverride::default()).then(|| to_json(&kept()))
 }
 
-fn read_retry(json: &str, id: EndpointId) -> Result<RetryPolicy, Failure> {
+fn read_retry(json: &str, id: EndpointId) -> Result<RetryOverride, Failure> {
     let stored: StoredRetry = from_json(json, "endpoint", "retry", id)?;
-    Ok(RetryPolicy {
-        waits: stored.waits_micros.into_iter().map(values::duration).collect(),
+    Ok(RetryOverride {
+        waits: stored.waits_micros.map(|waits| waits.into_iter().map(values::duration).collect()),
         deadline: stored.deadline_micros.map(values::duration),
     })
 }
@@ -255,5 +256,5 @@ pub(crate) fn read_oauth(json: &str, id: EndpointId) -> Result<OAuthSettings, Fa
 
 /// Age at which deliveries of this endpoint expire.
 pub(crate) fn delivery_age(endpoint: &Endpoint, server_seconds: u64) -> Duration {
-    endpoint.retry.as_ref().map_or_else(|| Duration::from_secs(server_seconds), RetryPolicy::deadline)
+    endpoint.retry.deadline(Duration::from_secs(server_seconds))
 }

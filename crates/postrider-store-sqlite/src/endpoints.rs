@@ -201,7 +201,7 @@ fn create(
             filter: postrider_model::filter::Filter::default(),
             disabled: None,
             metadata: postrider_model::application::Metadata::default(),
-            retry: None,
+            retry: postrider_model::retry::RetryOverride::default(),
             legacy_version: 0,
             version: 0,
             created_at: now,

@@ -10,7 +10,7 @@ use postrider_model::{
     delivery::DeliveryId,
     headers::CustomHeaders,
     id::{EndpointId, MessageId},
-    retry::NextStep,
+    retry::{NextStep, RetryOverride},
 };
 use postrider_store::{
     deliveries::{AttemptRecord, ClaimedDelivery, Deliveries as _, Recorded, Room},
@@ -128,7 +128,7 @@ impl World {
             filter: endpoint.filter,
             disabled,
             metadata: endpoint.metadata,
-            retry: None,
+            retry: RetryOverride::default(),
             legacy_version: 1,
         };
         self.store.replace_endpoint(&self.scope, id, endpoint.version, fields).await.unwrap();

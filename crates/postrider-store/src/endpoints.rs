@@ -20,7 +20,7 @@ use postrider_model::{
     headers::CustomHeaders,
     id::{ApplicationId, EndpointId},
     oauth::OAuthSettings,
-    retry::RetryPolicy,
+    retry::RetryOverride,
     signature::SigningSecret,
     url::EndpointUrl,
 };
@@ -53,8 +53,8 @@ pub struct EndpointFields {
     pub disabled: bool,
     /// The caller's own data.
     pub metadata: Metadata,
-    /// Its own retry policy.
-    pub retry: Option<RetryPolicy>,
+    /// What it sets of its own about retries.
+    pub retry: RetryOverride,
     /// See [`Endpoint::legacy_version`].
     pub legacy_version: u16,
 }

@@ -101,7 +101,7 @@ mod tests {
             },
             disabled: disabled.then_some(Disabled { reason: DisabledReason::Requested, at }),
             metadata: postrider_model::application::Metadata::new(),
-            retry: None,
+            retry: postrider_model::retry::RetryOverride::default(),
             legacy_version: 1,
             version: 1,
             created_at: at,

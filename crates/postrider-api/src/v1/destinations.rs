@@ -252,7 +252,7 @@ mod tests {
         endpoint::Endpoint,
         filter::Filter,
         id::ApplicationId,
-        retry::GiveUp,
+        retry::{GiveUp, RetryOverride},
         url::EndpointUrl,
     };
     use serde_json::{Value, json};
@@ -287,7 +287,7 @@ mod tests {
             },
             disabled: None,
             metadata: Metadata::new(),
-            retry: None,
+            retry: RetryOverride::default(),
             legacy_version: 1,
             version: 3,
             created_at: AT,

@@ -20,7 +20,7 @@ use postrider_model::{
     id::{EndpointKind, Kind},
     limits,
     message::Channel,
-    retry::RetryPolicy,
+    retry::RetryOverride,
     signature::SigningSecret,
     url::{EndpointUrl, UrlRules},
 };
@@ -89,7 +89,8 @@ pub struct EndpointIn {
     #[serde(default)]
     #[schema(max_items = 50)]
     retry_schedule: Option<Vec<f64>>,
-    /// Age in seconds at which a delivery is given up; derived from `retrySchedule` when left out.
+    /// Age in seconds at which a delivery is given up, with or without `retrySchedule`. When left out, it is derived from
+    /// `retrySchedule`, or the server's when that is left out too.
     #[serde(default)]
     deadline_seconds: Option<f64>,
 }
@@ -142,11 +143,12 @@ pub struct EndpointPatch {
     #[serde(default)]
     #[schema(value_type = u16, required = false, deprecated)]
     version: Patch<u16>,
-    /// Waits between attempts in seconds; `null` returns to the server's.
+    /// Waits between attempts in seconds; `null` returns to the server's and leaves `deadlineSeconds` as it is.
     #[serde(default)]
     #[schema(value_type = Option<Vec<f64>>)]
     retry_schedule: Patch<Vec<f64>>,
-    /// Age in seconds at which a delivery is given up; `null` derives it from `retrySchedule`.
+    /// Age in seconds at which a delivery is given up; `null` derives it from `retrySchedule`, or returns to the server's
+    /// when that is `null` too.
     #[serde(default)]
     #[schema(value_type = Option<f64>)]
     deadline_seconds: Patch<f64>,
@@ -178,7 +180,11 @@ impl EndpointIn {
         let channels = problems.check(channels(self.channels));
         let metadata = problems.check(fields::metadata(self.metadata.unwrap_or_default()));
         let legacy_version = problems.check(version(self.version.unwrap_or(1)));
-        let retry = problems.check(retry(self.retry_schedule, self.deadline_seconds));
+        let retry = problems.check(retry(
+            self.retry_schedule.map_or(Patch::Absent, Patch::Set),
+            self.deadline_seconds.map_or(Patch::Absent, Patch::Set),
+            RetryOverride::default(),
+        ));
         problems.finish()?;
         let checked = || {
             Some(EndpointFields {
@@ -234,12 +240,6 @@ impl EndpointPatch {
             Patch::Absent => current.filter.channels,
             names => channels(names.into_set())?,
         };
-        let (waits, deadline) = current.retry.map_or((None, None), |policy| {
-            let waits = policy.waits.iter().map(Duration::as_secs_f64).collect();
-            (Some(waits), policy.deadline.map(|deadline| deadline.as_secs_f64()))
-        });
-        // Without a schedule of its own there is no deadline of its own either.
-        let deadline = if self.retry_schedule == Patch::Null { None } else { deadline };
         Ok(EndpointFields {
             uid,
             url,
@@ -255,7 +255,7 @@ impl EndpointPatch {
             filter: Filter { event_types, channels },
             disabled: fields::not_null("disabled", self.disabled, current.disabled.is_some())?,
             metadata: fields::metadata(fields::not_null("metadata", self.metadata, current.metadata)?)?,
-            retry: retry(self.retry_schedule.apply(waits), self.deadline_seconds.apply(deadline))?,
+            retry: retry(self.retry_schedule, self.deadline_seconds, current.retry)?,
             legacy_version: version(fields::not_null("version", self.version, current.legacy_version)?)?,
         })
     }
@@ -338,26 +338,34 @@ fn version(version: u16) -> Result<u16, Problem> {
     if version == 0 { Err(Problem::body("version", "must be at least 1")) } else { Ok(version) }
 }
 
-fn retry(waits: Option<Vec<f64>>, deadline: Option<f64>) -> Result<Option<RetryPolicy>, Problem> {
+/// What an endpoint sets of its own about retries, changed. The two members do not depend on each other.
+fn retry(
+    schedule: Patch<Vec<f64>>,
+    deadline: Patch<f64>,
+    current: RetryOverride,
+) -> Result<RetryOverride, Problem> {
     let duration = |member: &'static str, seconds: f64| {
         Duration::try_from_secs_f64(seconds)
             .map_err(|_| Problem::body(member, "expected seconds, zero or more"))
     };
-    let Some(waits) = waits else {
-        return match deadline {
-            None => Ok(None),
-            Some(_) => Err(Problem::body(
-                "deadlineSeconds",
-                "needs `retrySchedule`: give both, or neither for the server's",
-            )),
-        };
+    let is_schedule = !deadline.is_sent() && current.deadline.is_none();
+    let waits = match schedule {
+        Patch::Absent => current.waits,
+        Patch::Null => None,
+        Patch::Set(waits) => {
+            Some(waits.into_iter().map(|wait| duration("retrySchedule", wait)).collect::<Result<_, _>>()?)
+        }
     };
-    let waits = waits.into_iter().map(|wait| duration("retrySchedule", wait)).collect::<Result<_, _>>()?;
-    let deadline = deadline.map(|deadline| duration("deadlineSeconds", deadline)).transpose()?;
-    let policy = RetryPolicy { waits, deadline };
-    let member = if deadline.is_some() { "deadlineSeconds" } else { "retrySchedule" };
-    policy.check().map_err(|reason| Problem::body(member, reason))?;
-    Ok(Some(policy))
+    let deadline = match deadline {
+        Patch::Absent => current.deadline,
+        Patch::Null => None,
+        Patch::Set(deadline) => Some(duration("deadlineSeconds", deadline)?),
+    };
+    let own = RetryOverride { waits, deadline };
+    own.check().map_err(|reason| {
+        Problem::body(if is_schedule { "retrySchedule" } else { "deadlineSeconds" }, reason)
+    })?;
+    Ok(own)
 }
 
 #[cfg(test)]
@@ -375,7 +383,8 @@ mod tests {
             read(r#"{"url":"https://Example.com","uid":null,"metadata":null,"eventTypes":null,"unknown":1}"#)
                 .unwrap();
         assert_eq!(fields.url.as_str(), "https://example.com/");
-        assert_eq!((fields.legacy_version, fields.retry, fields.disabled), (1, None, false));
+        assert_eq!(fields.retry, RetryOverride::default());
+        assert_eq!((fields.legacy_version, fields.disabled), (1, false));
     }
 
     #[test]
@@ -392,9 +401,14 @@ mod tests {
     /// P16.
     #[test]
     fn retry_schedules_are_bounded() {
-        let policy = retry(Some(vec![0.001, 5.0]), None).unwrap().unwrap();
-        assert_eq!(policy.waits, [Duration::from_millis(1), Duration::from_secs(5)]);
-        assert_eq!(retry(Some(vec![]), None).unwrap().unwrap().waits, []);
+        let new = |waits, deadline| {
+            let sent = |value: Option<f64>| value.map_or(Patch::Absent, Patch::Set);
+            let waits = Option::<Vec<f64>>::map_or(waits, Patch::Absent, Patch::Set);
+            retry(waits, sent(deadline), RetryOverride::default())
+        };
+        let waits = |waits| new(Some(waits), None).unwrap().waits;
+        assert_eq!(waits(vec![0.001, 5.0]), Some(vec![Duration::from_millis(1), Duration::from_secs(5)]));
+        assert_eq!(waits(vec![]), Some(vec![]));
         for (waits, deadline) in [
             (Some(vec![-1.0]), None),
             (Some(vec![f64::NAN]), None),
@@ -404,9 +418,29 @@ mod tests {
             (Some(vec![600_000.0; 50]), None),
             (Some(vec![1.0]), Some(0.0)),
             (Some(vec![1.0]), Some(-1.0)),
-            (None, Some(60.0)),
+            (None, Some(0.0)),
+            (None, Some(1e30)),
         ] {
-            assert!(retry(waits, deadline).is_err(), "{deadline:?}");
+            assert!(new(waits, deadline).is_err(), "{deadline:?}");
+        }
+    }
+
+    #[test]
+    fn schedule_and_deadline_are_set_and_cleared_each_for_itself() {
+        let second = Duration::from_secs(1);
+        let own = |waits: Option<Vec<Duration>>, deadline| RetryOverride { waits, deadline };
+        let both = own(Some(vec![second]), Some(9 * second));
+        for (schedule, deadline, current, expected) in [
+            (Patch::Absent, Patch::Absent, both.clone(), both.clone()),
+            (Patch::Null, Patch::Absent, both.clone(), own(None, Some(9 * second))),
+            (Patch::Absent, Patch::Null, both.clone(), own(Some(vec![second]), None)),
+            (Patch::Null, Patch::Null, both.clone(), RetryOverride::default()),
+            (Patch::Absent, Patch::Set(9.0), own(Some(vec![second]), None), both.clone()),
+            (Patch::Absent, Patch::Set(9.0), RetryOverride::default(), own(None, Some(9 * second))),
+            (Patch::Set(vec![1.0]), Patch::Absent, own(None, Some(9 * second)), both.clone()),
+        ] {
+            let changed = retry(schedule, deadline, current.clone()).unwrap();
+            assert_eq!(changed, expected, "{current:?}");
         }
     }
 

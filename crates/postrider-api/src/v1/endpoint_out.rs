@@ -48,7 +48,7 @@ pub struct EndpointOut {
     has_oauth: bool,
     /// Waits between attempts in seconds; `null` means the server's.
     retry_schedule: Option<Vec<f64>>,
-    /// Age in seconds at which a delivery is given up, when it was set.
+    /// Age in seconds at which a delivery is given up; `null` derives it from `retrySchedule`, or means the server's when that is `null` too.
     deadline_seconds: Option<f64>,
     /// Kept for clients of the first generation; without meaning.
     #[schema(deprecated)]
@@ -81,14 +81,11 @@ impl EndpointOut {
             channels: names(endpoint.filter.channels.iter().map(Channel::as_str)),
             metadata: endpoint.metadata,
             has_oauth,
-            deadline_seconds: endpoint
-                .retry
-                .as_ref()
-                .and_then(|policy| policy.deadline)
-                .map(|deadline| deadline.as_secs_f64()),
+            deadline_seconds: endpoint.retry.deadline.map(|deadline| deadline.as_secs_f64()),
             retry_schedule: endpoint
                 .retry
-                .map(|policy| policy.waits.iter().map(Duration::as_secs_f64).collect()),
+                .waits
+                .map(|waits| waits.iter().map(Duration::as_secs_f64).collect()),
             version: endpoint.legacy_version,
             created_at: endpoint.created_at.to_rfc3339(),
             updated_at: endpoint.updated_at.to_rfc3339(),

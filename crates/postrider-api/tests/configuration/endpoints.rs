@@ -53,6 +53,28 @@ async fn an_endpoint_is_created_read_replaced_patched_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_deadline_can_be_set_without_a_schedule() {
+    let api = Api::start().await;
+    api.app("a").await;
+    let given = json!({"url": "https://example.com", "uid": "mine", "deadlineSeconds": 60});
+    let created = api.post("/app/a/endpoint", given).await;
+    let shown = |body: &Value| (body["retrySchedule"].clone(), body["deadlineSeconds"].clone());
+    assert_eq!(shown(&created.is(201).body), (Value::Null, json!(60.0)));
+    for (change, expected) in [
+        (json!({"retrySchedule": [5]}), (json!([5.0]), json!(60.0))),
+        (json!({"retrySchedule": null}), (Value::Null, json!(60.0))),
+        (json!({"retrySchedule": [5]}), (json!([5.0]), json!(60.0))),
+        (json!({"deadlineSeconds": null}), (json!([5.0]), Value::Null)),
+        (json!({"retrySchedule": null}), (Value::Null, Value::Null)),
+    ] {
+        let patched = api.patch("/app/a/endpoint/mine", change.clone()).await;
+        assert_eq!(shown(&patched.is(200).body), expected, "{change}");
+        assert_eq!(shown(&api.get("/app/a/endpoint/mine").await.body), expected, "{change}");
+    }
+    api.patch("/app/a/endpoint/mine", json!({"deadlineSeconds": 0})).await.is(422);
+}
+
+#[tokio::test]
 async fn event_types_of_endpoints_must_exist() {
     let api = Api::start().await;
     let path = api.endpoint("https://example.com").await;

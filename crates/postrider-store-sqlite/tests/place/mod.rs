@@ -14,7 +14,7 @@ use postrider_model::{
     id::EndpointId,
     oauth::{AuthMethod, OAuthSettings},
     outcome::Outcome,
-    retry::NextStep,
+    retry::{NextStep, RetryOverride},
     signature::SigningSecret,
     url::{EndpointUrl, UrlRules},
 };
@@ -92,7 +92,7 @@ pub(crate) async fn endpoint(store: &dyn Store, scope: &AppScope, headers: Custo
         filter: Filter::default(),
         disabled: false,
         metadata: Metadata::default(),
-        retry: None,
+        retry: RetryOverride::default(),
         legacy_version: 1,
     };
     let new = NewEndpoint { fields, secret: SigningSecret::hmac([7; 24]), headers };

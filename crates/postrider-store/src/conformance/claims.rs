@@ -9,7 +9,7 @@ use crate::{
 use postrider_model::{
     delivery::State,
     id::EndpointId,
-    retry::{GiveUp, NextStep, RetryPolicy},
+    retry::{GiveUp, NextStep, RetryOverride},
 };
 use std::collections::BTreeSet;
 
@@ -249,8 +249,8 @@ pub async fn many_deliveries_are_worked_off_completely(store: &dyn Store) {
 
 pub async fn a_delivery_past_its_deadline_is_not_handed_out(store: &dyn Store) {
     let scope = application(store).await;
-    let retry = RetryPolicy { waits: vec![HOUR], deadline: Some(2 * HOUR) };
-    let endpoint_id = endpoint_with(store, &scope, |fields| fields.retry = Some(retry)).await.id;
+    let retry = RetryOverride { waits: Some(vec![HOUR]), deadline: Some(2 * HOUR) };
+    let endpoint_id = endpoint_with(store, &scope, |fields| fields.retry = retry).await.id;
     let waiting = publish(store, message(&scope)).await;
     store.clock().advance(3 * HOUR);
     let fresh = publish(store, message(&scope)).await;

@@ -11,7 +11,7 @@ use crate::{
 use postrider_model::{
     delivery::{State, Trigger},
     endpoint::DisabledReason,
-    retry::{GiveUp, NextStep, RetryPolicy},
+    retry::{GiveUp, NextStep, RetryOverride},
 };
 use std::collections::BTreeSet;
 
@@ -68,8 +68,8 @@ pub async fn giving_up_ends_a_delivery_with_the_reason(store: &dyn Store) {
 
 pub async fn a_retry_beyond_the_deadline_expires(store: &dyn Store) {
     let scope = application(store).await;
-    let retry = RetryPolicy { waits: vec![HOUR; 10], deadline: Some(2 * HOUR + MINUTE) };
-    let endpoint_id = endpoint_with(store, &scope, |fields| fields.retry = Some(retry)).await.id;
+    let retry = RetryOverride { waits: Some(vec![HOUR; 10]), deadline: Some(2 * HOUR + MINUTE) };
+    let endpoint_id = endpoint_with(store, &scope, |fields| fields.retry = retry).await.id;
     let accepted = publish(store, message(&scope)).await;
     for _ in 0..2 {
         settle(store, NextStep::RetryAfter(HOUR)).await;
@@ -81,10 +81,31 @@ pub async fn a_retry_beyond_the_deadline_expires(store: &dyn Store) {
     assert_eq!((standing.state, standing.attempts), (State::Failed(GiveUp::Expired), 3));
 }
 
+/// The suite's server has the default policy: without a deadline of its own, days.
+pub async fn a_deadline_of_its_own_needs_no_schedule_of_its_own(store: &dyn Store) {
+    let scope = application(store).await;
+    let short = RetryOverride { waits: None, deadline: Some(2 * HOUR) };
+    let short = endpoint_with(store, &scope, |fields| fields.retry = short).await.id;
+    let plain = endpoint_with(store, &scope, |fields| fields.retry = RetryOverride::default()).await.id;
+    let accepted = publish(store, message(&scope)).await;
+    let mut ends = Vec::new();
+    for claimed in claim(store).await {
+        ends.push(record(store, &claimed, NextStep::RetryAfter(3 * HOUR)).await);
+    }
+    assert_eq!(ends.len(), 2);
+    let expired = progress(store, &scope, accepted.id, short).await.state;
+    assert_eq!(expired, State::Failed(GiveUp::Expired));
+    let waiting = progress(store, &scope, accepted.id, plain).await.state;
+    assert!(matches!(waiting, State::Pending { .. }), "{waiting:?}");
+    store.resend(&scope, accepted.id, short, None).await.unwrap();
+    store.clock().advance(2 * HOUR);
+    assert!(claim(store).await.is_empty(), "a resent one has the same age");
+}
+
 pub async fn the_age_of_a_message_for_later_counts_from_then(store: &dyn Store) {
     let scope = application(store).await;
-    let retry = RetryPolicy { waits: vec![HOUR; 10], deadline: Some(2 * HOUR) };
-    endpoint_with(store, &scope, |fields| fields.retry = Some(retry)).await;
+    let retry = RetryOverride { waits: Some(vec![HOUR; 10]), deadline: Some(2 * HOUR) };
+    endpoint_with(store, &scope, |fields| fields.retry = retry).await;
     let at = store.clock().now().plus(10 * HOUR);
     publish(store, NewMessage { deliver_at: Some(at), ..message(&scope) }).await;
     store.clock().advance(10 * HOUR);

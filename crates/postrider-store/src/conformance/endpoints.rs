@@ -8,7 +8,7 @@ use crate::{
     page::{Order, PageRequest},
 };
 use postrider_model::{
-    application::Ref, endpoint::DisabledReason, filter::Filter, headers::CustomHeaders, retry::RetryPolicy,
+    application::Ref, endpoint::DisabledReason, filter::Filter, headers::CustomHeaders, retry::RetryOverride,
 };
 
 pub async fn a_created_endpoint_is_found_by_id_and_by_uid(store: &dyn Store) {
@@ -22,7 +22,7 @@ pub async fn a_created_endpoint_is_found_by_id_and_by_uid(store: &dyn Store) {
         Filter { event_types: [event_type("a.b"), event_type("c")].into(), channels: channels(&["x", "y"]) };
     wanted.metadata = metadata(&[("team", "blue"), ("empty", "")]);
     wanted.retry =
-        Some(RetryPolicy { waits: vec![SECOND, std::time::Duration::from_millis(1)], deadline: None });
+        RetryOverride { waits: Some(vec![SECOND, std::time::Duration::from_millis(1)]), deadline: None };
     wanted.legacy_version = 3;
     let created = store.create_endpoint(&scope, new_endpoint(wanted.clone()), None).await.unwrap();
     assert!(!created.replayed);
@@ -41,13 +41,17 @@ pub async fn a_created_endpoint_is_found_by_id_and_by_uid(store: &dyn Store) {
 pub async fn an_endpoint_without_own_values_has_none(store: &dyn Store) {
     let scope = application(store).await;
     let mut wanted = fields();
-    wanted.retry = None;
+    wanted.retry = RetryOverride::default();
     let endpoint = store.create_endpoint(&scope, new_endpoint(wanted.clone()), None).await.unwrap().item;
     assert_eq!(fields_of(&read_endpoint(store, &scope, endpoint.id).await), wanted);
-    let empty = RetryPolicy { waits: vec![], deadline: None };
-    let changed =
-        change_endpoint(store, &scope, endpoint.id, |fields| fields.retry = Some(empty.clone())).await;
-    assert_eq!(changed.retry, Some(empty), "a schedule without waits is not the same as none");
+    let empty = RetryOverride { waits: Some(vec![]), deadline: None };
+    change_endpoint(store, &scope, endpoint.id, |fields| fields.retry = empty.clone()).await;
+    let read = read_endpoint(store, &scope, endpoint.id).await;
+    assert_eq!(read.retry, empty, "a schedule without waits is not the same as none");
+    let deadline = RetryOverride { waits: None, deadline: Some(HOUR) };
+    change_endpoint(store, &scope, endpoint.id, |fields| fields.retry = deadline.clone()).await;
+    let read = read_endpoint(store, &scope, endpoint.id).await;
+    assert_eq!(read.retry, deadline, "a deadline needs no schedule");
 }
 
 pub async fn an_endpoint_below_no_application_cannot_be(store: &dyn Store) {
@@ -88,7 +92,7 @@ pub async fn replacing_an_endpoint_replaces_every_field(store: &dyn Store) {
     store.clock().advance(SECOND);
     let mut wanted = fields();
     wanted.url = url("https://elsewhere.example.org/");
-    wanted.retry = None;
+    wanted.retry = RetryOverride::default();
     let replaced = store.replace_endpoint(&scope, created.id, created.version, wanted.clone()).await.unwrap();
     assert_eq!(fields_of(&replaced), wanted);
     assert_eq!((replaced.id, replaced.created_at), (created.id, created.created_at));

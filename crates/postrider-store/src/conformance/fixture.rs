@@ -23,7 +23,7 @@ use postrider_model::{
     id::{EndpointId, MessageId},
     message::{Channel, Message, Tag},
     outcome::Outcome,
-    retry::{GiveUp, NextStep, RetryPolicy},
+    retry::{GiveUp, NextStep, RetryOverride},
     signature::SigningSecret,
     url::{EndpointUrl, UrlRules},
 };
@@ -103,7 +103,7 @@ pub(super) fn fields() -> EndpointFields {
         filter: Filter::default(),
         disabled: false,
         metadata: Metadata::default(),
-        retry: Some(RetryPolicy { waits: vec![MINUTE; 5], deadline: Some(DAY) }),
+        retry: RetryOverride { waits: Some(vec![MINUTE; 5]), deadline: Some(DAY) },
         legacy_version: 1,
     }
 }

@@ -116,6 +116,7 @@ macro_rules! conformance_suite {
                 a_retry_is_due_after_its_wait_and_not_before
                 giving_up_ends_a_delivery_with_the_reason
                 a_retry_beyond_the_deadline_expires
+                a_deadline_of_its_own_needs_no_schedule_of_its_own
                 the_age_of_a_message_for_later_counts_from_then
                 an_endpoint_that_is_gone_is_disabled_with_the_reason
                 a_delivery_that_ran_while_its_endpoint_was_disabled_is_recorded_and_held

@@ -11,7 +11,7 @@ use postrider_model::{
     application::Ref,
     delivery::State,
     message::Message,
-    retry::{GiveUp, NextStep, RetryPolicy},
+    retry::{GiveUp, NextStep, RetryOverride},
     time::Timestamp,
 };
 
@@ -96,8 +96,8 @@ pub async fn an_event_id_is_free_once_its_message_is_gone(store: &dyn Store) {
 
 pub async fn nothing_that_is_pending_is_touched(store: &dyn Store) {
     let scope = application(store).await;
-    let retry = RetryPolicy { waits: vec![DAY; 20], deadline: Some(29 * DAY) };
-    let endpoint_id = endpoint_with(store, &scope, |fields| fields.retry = Some(retry)).await.id;
+    let retry = RetryOverride { waits: Some(vec![DAY; 20]), deadline: Some(29 * DAY) };
+    let endpoint_id = endpoint_with(store, &scope, |fields| fields.retry = retry).await.id;
     let new = NewMessage { payload_lifetime: Some(HOUR), ..message(&scope) };
     let retrying = publish(store, new.clone()).await;
     settle(store, NextStep::RetryAfter(20 * DAY)).await;

@@ -258,7 +258,19 @@ async fn an_endpoint_has_its_own_schedule() {
     assert_eq!(server.attempts(&message).await.len(), 4);
 }
 
-/// SEC-1: what receivers de-duplicate by stays the same, and what keeps old requests from being replayed does not.
+/// The deadline alone: the waits stay the server's.
+#[tokio::test]
+async fn an_endpoint_has_its_own_deadline() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start([503]).await;
+    let deadline = json!({ "deadlineSeconds": 600 });
+    server.endpoint_with(&server.default_app().await, &receiver.url(), deadline).await;
+    let message = server.send("invoice.paid", json!({})).await;
+    server.clock.advance(hours(100)).await;
+    assert_eq!(server.attempts(&message).await.len(), 3, "at once, after 5 s, after 5 min; the next is too late");
+}
+
+/// What receivers de-duplicate by stays the same, and what keeps old requests from being replayed does not.
 #[tokio::test]
 async fn every_attempt_has_the_same_id_and_a_timestamp_and_signature_of_its_own() {
     let server = TestServer::start().await;
