@@ -180,7 +180,7 @@ pub fn next_step(answer: &Answer, number: u32, policy: &RetryPolicy, jitter: f64
 const IMF_FIXDATE_BYTES: usize = 29;
 
 /// Reads `Retry-After`: 1 to 9 digits of seconds, or an IMF-fixdate relative to `now_seconds` (Unix seconds; a date in
-/// the past means at once). Anything else (floats, signs, other dates) is no value (`security` 1.8).
+/// the past means at once). Anything else (floats, signs, other dates) is no value.
 pub fn parse_retry_after(value: &[u8], now_seconds: i64) -> Option<Duration> {
     let text = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
     if (1..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -244,7 +244,6 @@ mod tests {
         assert_eq!(set.deadline(), Duration::from_secs(5));
     }
 
-    /// P16
     #[test]
     fn policies_beyond_the_bounds_are_refused() {
         let policy = |waits: Vec<Duration>, deadline| RetryPolicy { waits, deadline };
@@ -308,7 +307,6 @@ mod tests {
         assert_eq!(next_step(&failed, 1, &policy, 0.0), NextStep::GiveUp(GiveUp::Exhausted));
     }
 
-    /// E12
     #[test]
     fn hostile_retry_after_values_are_no_values() {
         let now = 1_767_225_600;

@@ -349,18 +349,10 @@ fn retry(
             .map_err(|_| Problem::body(member, "expected seconds, zero or more"))
     };
     let is_schedule = !deadline.is_sent() && current.deadline.is_none();
-    let waits = match schedule {
-        Patch::Absent => current.waits,
-        Patch::Null => None,
-        Patch::Set(waits) => {
-            Some(waits.into_iter().map(|wait| duration("retrySchedule", wait)).collect::<Result<_, _>>()?)
-        }
-    };
-    let deadline = match deadline {
-        Patch::Absent => current.deadline,
-        Patch::Null => None,
-        Patch::Set(deadline) => Some(duration("deadlineSeconds", deadline)?),
-    };
+    let waits = schedule.try_apply(current.waits, |waits| {
+        waits.into_iter().map(|wait| duration("retrySchedule", wait)).collect::<Result<_, _>>()
+    })?;
+    let deadline = deadline.try_apply(current.deadline, |seconds| duration("deadlineSeconds", seconds))?;
     let own = RetryOverride { waits, deadline };
     own.check().map_err(|reason| {
         Problem::body(if is_schedule { "retrySchedule" } else { "deadlineSeconds" }, reason)
@@ -398,7 +390,6 @@ mod tests {
         }
     }
 
-    /// P16.
     #[test]
     fn retry_schedules_are_bounded() {
         let new = |waits, deadline| {

@@ -267,8 +267,8 @@ async fn replace(
     }
 }
 
-/// A credential goes only where it was entered for (`security` D8): whoever may change a URL must not get to see the
-/// sensitive headers by sending them elsewhere.
+/// A credential goes only where it was entered for: whoever may change a URL must not get to see the sensitive headers by
+/// sending them elsewhere.
 async fn check_new_origin(
     state: &ApiState,
     scope: &AppScope,

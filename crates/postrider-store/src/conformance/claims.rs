@@ -137,7 +137,6 @@ pub async fn two_long_backlogs_share_a_small_room(store: &dyn Store) {
     }
 }
 
-/// LIFE-2, ruling 7.
 pub async fn a_disabled_endpoint_holds_its_deliveries_until_it_is_enabled(store: &dyn Store) {
     let scope = application(store).await;
     let endpoint_id = endpoint(store, &scope).await;
@@ -267,7 +266,7 @@ pub async fn a_delivery_past_its_deadline_is_not_handed_out(store: &dyn Store) {
     assert_eq!(store.backlog().await.unwrap().pending, 1);
 }
 
-/// LIFE-2: what was claimed before a change asks once more before its first byte.
+/// What was claimed before a change asks once more before its first byte.
 pub async fn nothing_starts_once_its_endpoint_is_disabled_or_deleted_or_its_payload_gone(store: &dyn Store) {
     const URL: &str = "https://example.com/hook";
     let scope = application(store).await;

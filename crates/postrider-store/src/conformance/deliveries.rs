@@ -155,7 +155,6 @@ pub async fn a_delivery_that_ran_while_its_endpoint_was_disabled_is_recorded_and
     assert_eq!(claim_one(store).await.number, 2);
 }
 
-/// LIFE-1.
 pub async fn a_deleted_endpoint_cancels_its_deliveries_and_keeps_its_history(store: &dyn Store) {
     let scope = application(store).await;
     let endpoint_id = endpoint(store, &scope).await;
@@ -317,7 +316,7 @@ pub async fn messages_of_an_endpoint_are_filtered_and_paged(store: &dyn Store) {
     assert_eq!(list(window, None, false).await, (vec![ids[2], ids[1]], true));
 }
 
-/// LIFE-1, ruling 19: a message that was matched before its endpoint was deleted leaves nothing pending behind.
+/// A message that was matched before its endpoint was deleted leaves nothing pending behind.
 pub async fn messages_beside_a_deletion_leave_nothing_pending(store: &dyn Store) {
     for _ in 0..10 {
         let scope = application(store).await;
