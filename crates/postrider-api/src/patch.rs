@@ -24,6 +24,19 @@ impl<T> Patch<T> {
         }
     }
 
+    /// The same where a sent value must be read first.
+    pub fn try_apply<U, E>(
+        self,
+        current: Option<U>,
+        read: impl FnOnce(T) -> Result<U, E>,
+    ) -> Result<Option<U>, E> {
+        match self {
+            Self::Absent => Ok(current),
+            Self::Null => Ok(None),
+            Self::Set(value) => read(value).map(Some),
+        }
+    }
+
     /// Was it sent at all?
     pub fn is_sent(&self) -> bool {
         !matches!(self, Self::Absent)
@@ -66,5 +79,10 @@ mod tests {
         assert_eq!(Patch::Absent.apply(Some(1)), Some(1));
         assert_eq!(Patch::Null.apply(Some(1)), None);
         assert_eq!(Patch::Set(2).apply(Some(1)), Some(2));
+        let even = |value: i32| if value % 2 == 0 { Ok(value) } else { Err(value) };
+        assert_eq!(Patch::Absent.try_apply(Some(1), even), Ok(Some(1)));
+        assert_eq!(Patch::Null.try_apply(Some(1), even), Ok(None));
+        assert_eq!(Patch::Set(2).try_apply(Some(1), even), Ok(Some(2)));
+        assert_eq!(Patch::Set(3).try_apply(Some(1), even), Err(3));
     }
 }
