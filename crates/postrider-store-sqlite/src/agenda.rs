@@ -9,10 +9,13 @@
 //! deliveries gets one place, like any other. Lanes whose work lies in the future stand in a set ordered by time. A
 //! held lane (disabled endpoint) stands in neither.
 //!
-//! While a lane is read from the database, changes that the reader may not have seen are noted beside it. Pure: no
-//! clock, no database; losing all of it loses nothing, it is rebuilt at the next start.
+//! While a lane is read from the database, changes that the reader may not have seen are noted beside it. Here: what
+//! comes and goes with messages and endpoints; `claiming` has the claims, `leases` what becomes of them, `lane` one
+//! endpoint's part. Pure: no clock, no database; losing all of it loses nothing, it is rebuilt at the next start.
 
+mod claiming;
 mod lane;
+mod leases;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -21,8 +24,7 @@ pub(crate) use work::{Found, Handed, Taken, Wanted};
 
 use lane::Lane;
 use postrider_model::{delivery::DeliveryId, id::EndpointId, time::Timestamp};
-use postrider_store::deliveries::{Lease, Room};
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Deliveries of one endpoint that are kept complete in memory.
 const LANE_QUEUE: usize = 256;
@@ -116,187 +118,6 @@ impl Agenda {
         self.settle(endpoint, now);
     }
 
-    /// Lanes to read before this claim: those among the next in turn that have nothing in memory. They are out of the
-    /// ring until [`Self::found`] or [`Self::not_found`].
-    pub(crate) fn wanted(&mut self, room: &Room, now: Timestamp) -> Vec<Wanted> {
-        self.begin_claim(room, now);
-        let full: HashSet<&EndpointId> = room.full.iter().collect();
-        let visited = room.total.min(self.ring.len());
-        let share = room.total.checked_div(visited).unwrap_or(0).clamp(1, READ_AHEAD);
-        let mut wanted = Vec::new();
-        // Full lanes take no turn: those behind them would wait for nothing.
-        for endpoint in self.ring.iter().filter(|endpoint| !full.contains(endpoint)).take(visited) {
-            let Some(lane) = self.lanes.get_mut(endpoint) else { continue };
-            let bound = self.wide.get(endpoint).copied().unwrap_or(self.per_endpoint);
-            let places = bound.saturating_sub(lane.leased.len());
-            if places == 0 || !lane.must_be_read(now) {
-                continue;
-            }
-            // More than has a place now is read while there is memory for it: one reading serves many claims.
-            let most = if self.queued_bytes < self.queue_budget / 2 { share } else { share.min(places) };
-            lane.begin_reading();
-            wanted.push(Wanted { endpoint: *endpoint, most, leased: lane.leased.iter().copied().collect() });
-        }
-        wanted
-    }
-
-    /// A lane was read.
-    pub(crate) fn found(&mut self, found: Found, now: Timestamp) {
-        let Found { endpoint, deliveries, next } = found;
-        if let Some(lane) = self.lanes.get_mut(&endpoint)
-            && let Some(reading) = lane.reading.take()
-        {
-            lane.disk_due = earlier(next, reading.added);
-            for handed in deliveries {
-                if reading.ended.contains(&handed.delivery) || lane.leased.contains(&handed.delivery) {
-                    continue;
-                }
-                if lane.held {
-                    lane.lies_on_disk(handed.due_at);
-                } else {
-                    self.queued_bytes += handed.size();
-                    lane.found(handed);
-                }
-            }
-        }
-        self.settle(endpoint, now);
-    }
-
-    /// A lane could not be read: it stands as before.
-    pub(crate) fn not_found(&mut self, endpoint: EndpointId, now: Timestamp) {
-        if let Some(lane) = self.lanes.get_mut(&endpoint)
-            && let Some(reading) = lane.reading.take()
-        {
-            lane.disk_due = earlier(lane.disk_due, reading.added);
-        }
-        self.settle(endpoint, now);
-    }
-
-    /// Leases what there is room for, one lane after the other.
-    pub(crate) fn take(&mut self, room: &Room, now: Timestamp) -> Taken {
-        self.begin_claim(room, now);
-        let mut taken = Taken::default();
-        let no_room: HashSet<&EndpointId> = room.full.iter().collect();
-        let mut full = Vec::new();
-        let mut unread = Vec::new();
-        let quantum = room.total.checked_div(self.ring.len()).unwrap_or(0).clamp(1, READ_AHEAD);
-        while taken.deliveries.len() < room.total
-            && let Some(endpoint) = self.ring.pop_front()
-        {
-            let bound = self.bound(endpoint);
-            let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
-            if no_room.contains(&endpoint) {
-                full.push(endpoint);
-                continue;
-            }
-            // Its bound has shrunk since it came here: a lease that comes back brings it here again.
-            if lane.leased.len() >= bound {
-                lane.in_ring = false;
-                continue;
-            }
-            if lane.must_be_read(now) {
-                unread.push(endpoint);
-                continue;
-            }
-            lane.in_ring = false;
-            let most = quantum.min(room.total - taken.deliveries.len());
-            self.take_from(endpoint, most, now, &mut taken);
-            self.settle(endpoint, now);
-        }
-        let waits = !self.ring.is_empty() || !unread.is_empty();
-        self.ring.extend(unread);
-        self.ring.extend(full);
-        taken.next_due = if waits { Some(now) } else { self.future.first().map(|(due, _)| *due) };
-        taken
-    }
-
-    fn take_from(&mut self, endpoint: EndpointId, most: usize, now: Timestamp, taken: &mut Taken) {
-        let bound = self.bound(endpoint);
-        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
-        let mut left = most;
-        while left > 0
-            && lane.leased.len() < bound
-            && let Some(handed) = lane.pop()
-        {
-            self.queued_bytes -= handed.size();
-            self.epoch += 1;
-            let lease = Lease { delivery: handed.delivery, epoch: self.epoch };
-            lane.leased.insert(handed.delivery);
-            let leased = Leased { epoch: self.epoch, due_at: handed.due_at, slot: None, void: false };
-            self.leases.insert(handed.delivery, leased);
-            if handed.payload.is_none() || handed.deadline_at < now {
-                taken.dead.push((lease, handed));
-            } else {
-                taken.deliveries.push((lease, handed));
-                left -= 1;
-            }
-        }
-    }
-
-    /// Is this lease still out?
-    pub(crate) fn holds(&self, lease: &Lease) -> bool {
-        self.leases.get(&lease.delivery).is_some_and(|leased| leased.epoch == lease.epoch)
-    }
-
-    /// May the first byte be sent under this lease?
-    pub(crate) fn may_start(&self, lease: &Lease) -> bool {
-        self.leases.get(&lease.delivery).is_some_and(|leased| leased.epoch == lease.epoch && !leased.void)
-            && self.lanes.get(&lease.delivery.endpoint).is_some_and(|lane| !lane.held)
-    }
-
-    /// Notes where the begun attempt stands in the in-flight file; returns the slot to clear: that of an earlier note,
-    /// or this one when nothing may be sent any more.
-    pub(crate) fn began(&mut self, lease: &Lease, slot: u32) -> Result<Option<u32>, u32> {
-        if !self.may_start(lease) {
-            return Err(slot);
-        }
-        Ok(self.leases.get_mut(&lease.delivery).and_then(|leased| leased.slot.replace(slot)))
-    }
-
-    /// A result was stored: the lease ends; `next` is when the delivery is due again, `None` when it is settled. Returns
-    /// the slot to clear.
-    pub(crate) fn recorded(&mut self, lease: &Lease, next: Option<Timestamp>, now: Timestamp) -> Option<u32> {
-        if next.is_none() {
-            self.pending = self.pending.saturating_sub(1);
-        }
-        let slot = self.end_lease(lease)?.slot;
-        self.comes_back(lease.delivery, next, now);
-        slot
-    }
-
-    /// A lease is given back without a result: due as before. Returns the slot to clear.
-    pub(crate) fn released(&mut self, lease: &Lease, now: Timestamp) -> Option<u32> {
-        let leased = self.end_lease(lease)?;
-        let due = (!leased.void).then_some(leased.due_at);
-        self.comes_back(lease.delivery, due, now);
-        leased.slot
-    }
-
-    /// A result was stored of a delivery that had been settled by somebody else meanwhile. Returns the slot to clear.
-    pub(crate) fn recorded_late(&mut self, lease: &Lease, now: Timestamp) -> Option<u32> {
-        let leased = self.end_lease(lease)?;
-        self.comes_back(lease.delivery, None, now);
-        leased.slot
-    }
-
-    fn end_lease(&mut self, lease: &Lease) -> Option<Leased> {
-        if !self.holds(lease) {
-            return None;
-        }
-        self.leases.remove(&lease.delivery)
-    }
-
-    fn comes_back(&mut self, delivery: DeliveryId, next: Option<Timestamp>, now: Timestamp) {
-        if let Some(lane) = self.lanes.get_mut(&delivery.endpoint) {
-            lane.leased.remove(&delivery);
-            lane.ended(delivery);
-            if let Some(next) = next {
-                lane.lies_on_disk(next);
-            }
-            self.settle(delivery.endpoint, now);
-        }
-    }
-
     /// A pending delivery was settled without a record: by a cancellation, or by the success of a manual one.
     pub(crate) fn settled(&mut self, delivery: DeliveryId, now: Timestamp) {
         self.pending = self.pending.saturating_sub(1);
@@ -388,28 +209,6 @@ impl Agenda {
     /// Endpoints that are held and have pending work.
     pub(crate) fn held(&self) -> Vec<EndpointId> {
         self.lanes.iter().filter(|(_, lane)| lane.held).map(|(endpoint, _)| *endpoint).collect()
-    }
-
-    fn begin_claim(&mut self, room: &Room, now: Timestamp) {
-        if self.per_endpoint != room.per_endpoint {
-            self.per_endpoint = room.per_endpoint;
-            for endpoint in self.lanes.keys().copied().collect::<Vec<_>>() {
-                self.settle(endpoint, now);
-            }
-        }
-        if self.wide != room.wide {
-            let before = std::mem::replace(&mut self.wide, room.wide.clone());
-            for (endpoint, bound) in &room.wide {
-                if before.get(endpoint).copied().unwrap_or(self.per_endpoint) < *bound {
-                    self.settle(*endpoint, now);
-                }
-            }
-        }
-        while self.future.first().is_some_and(|(due, _)| *due <= now)
-            && let Some((_, endpoint)) = self.future.pop_first()
-        {
-            self.settle(endpoint, now);
-        }
     }
 
     /// How many leases a lane may have out.

@@ -7,7 +7,10 @@ use postrider_model::{
     environment::EnvironmentId,
     id::{ApplicationId, Ksuid, MessageId},
 };
-use postrider_store::endpoints::AppScope;
+use postrider_store::{
+    deliveries::{Lease, Room},
+    endpoints::AppScope,
+};
 
 const PLENTY: usize = 1000;
 
