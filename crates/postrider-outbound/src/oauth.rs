@@ -63,13 +63,6 @@ pub struct TokenFailure {
     pub detail: String,
 }
 
-/// What a test of a credential found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenCheck {
-    /// How long the granted token lives; zero when it is for one use.
-    pub lifetime: Duration,
-}
-
 /// SHA-256 over everything that makes one credential another, each part with its length.
 type Key = [u8; 32];
 
@@ -166,26 +159,6 @@ impl Outbound {
             }
         };
         Some(wait(flight, credential, deadline).await)
-    }
-
-    /// Asks for a token past the cache and keeps nothing of it: to test a credential. When it works, a remembered
-    /// failure of the same credential is forgotten.
-    pub async fn check_token(
-        &self,
-        owner: &TokenOwner,
-        credential: &OAuthCredential,
-        deadline: Instant,
-    ) -> Result<TokenCheck, TokenFailure> {
-        let deadline = deadline.min(Instant::now() + TOKEN_REQUEST_TIME);
-        let grant = self
-            .shared
-            .fetch(owner, credential, deadline)
-            .await
-            .map_err(|refusal| refused(&refusal, credential))?;
-        if let Some(slot) = self.shared.tokens.lock().get_mut(&key(owner, credential)) {
-            slot.state.forget_failure();
-        }
-        Ok(TokenCheck { lifetime: grant.life })
     }
 
     /// Joins the request that is under way, or starts one. It runs in a task of its own: a caller that gives up does

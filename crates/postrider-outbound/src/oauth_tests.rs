@@ -64,7 +64,7 @@ async fn many_callers_share_one_request() {
     }
 }
 
-/// 3.4: a caller that gives up takes nothing from the others.
+/// A caller that gives up takes nothing from the others.
 #[tokio::test]
 async fn a_caller_that_gives_up_does_not_end_the_request() {
     let idp = Receiver::scripted(|mut stream, _| async move {
@@ -263,23 +263,6 @@ async fn a_token_without_life_is_not_kept() {
         let token = outbound.token(&owner(), &credential, within(5000)).await.unwrap();
         assert_eq!((text(&token), token.cached), (expected, false));
     }
-}
-
-/// 3.8: a test goes past the cache in both directions, and its success ends a remembered failure.
-#[tokio::test]
-async fn a_test_of_a_credential_does_not_touch_the_cache() {
-    let answers = vec![token("kept", 3600), token("tested", 60), json(500, ""), token("later", 60)];
-    let idp = Receiver::answering_in_turn(answers).await;
-    let (outbound, base) = (outbound(dev()), credential(&idp.url()));
-    outbound.token(&owner(), &base, within(5000)).await.unwrap();
-    let check = outbound.check_token(&owner(), &base, within(5000)).await.unwrap();
-    assert_eq!(check.lifetime, Duration::from_mins(1));
-    assert_eq!(text(&outbound.token(&owner(), &base, within(5000)).await.unwrap()), "kept");
-
-    let other = OAuthCredential { version: 2, ..base };
-    assert!(outbound.token(&owner(), &other, within(5000)).await.is_err());
-    outbound.check_token(&owner(), &other, within(5000)).await.unwrap();
-    assert!(outbound.token(&owner(), &other, within(5000)).await.is_ok());
 }
 
 #[tokio::test]

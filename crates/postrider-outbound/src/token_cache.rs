@@ -150,11 +150,6 @@ impl State {
         let in_a_row = self.failure.as_ref().map_or(0, |failure| failure.in_a_row).saturating_add(1);
         self.failure = Some(Remembered { failure, until: now + pause(kind, in_a_row, jitter), in_a_row });
     }
-
-    /// A test of the credential succeeded: what failed before is no longer true.
-    pub(crate) fn forget_failure(&mut self) {
-        self.failure = None;
-    }
 }
 
 /// How long a failure is remembered. What can pass by itself is tried again soon, at a random point of a growing time;
