@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    /// No address of another host stands in what we wrote, and every file that it names is there.
+    /// TEN-5: no address of another host stands in what we wrote, and every file that it names is there.
     #[tokio::test]
     async fn the_page_loads_its_own_files_and_nothing_else() {
         assert!(!PAGE.contains("//") && !START.contains("http"));

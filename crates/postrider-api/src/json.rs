@@ -277,6 +277,7 @@ mod tests {
         );
     }
 
+    /// P02, P04, P05.
     #[test]
     fn malformed_bodies_are_refused() {
         for text in [

@@ -144,6 +144,7 @@ mod tests {
         }
     }
 
+    /// I03, I09.
     #[test]
     fn impossible_pages_are_refused() {
         for query in [

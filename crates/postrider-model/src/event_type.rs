@@ -54,6 +54,7 @@ pub struct EventType {
 mod tests {
     use super::*;
 
+    /// H09
     #[test]
     fn an_event_type_name_is_short_plain_text() {
         for text in ["a", "document.processed", "A-b_c.9", "..", &"a".repeat(256)] {

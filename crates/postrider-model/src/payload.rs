@@ -96,7 +96,7 @@ mod tests {
         format!("{}1{}", open.repeat(depth), close.repeat(depth)).into_bytes()
     }
 
-    /// None of this is judged, only passed on.
+    /// P03, P04, ING-3: none of this is judged, only passed on.
     #[test]
     fn what_json_allows_is_accepted_however_odd() {
         for json in [
@@ -115,6 +115,7 @@ mod tests {
         assert_eq!(check(long_number.as_bytes()), Ok(()));
     }
 
+    /// P02, P05
     #[test]
     fn what_is_not_one_object_is_refused() {
         for json in ["null", "[]", "1", "\"{}\"", "true", " [{}] "] {
@@ -151,6 +152,7 @@ mod tests {
         }
     }
 
+    /// P04
     #[test]
     fn bytes_that_are_not_utf8_are_refused_inside_strings_too() {
         for bytes in [
@@ -168,6 +170,7 @@ mod tests {
         );
     }
 
+    /// P01
     #[test]
     fn the_size_is_bounded_to_the_byte() {
         let sized = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8)).into_bytes();
@@ -175,6 +178,7 @@ mod tests {
         assert_eq!(check(&sized(limits::PAYLOAD_BYTES + 1)), Err(PayloadRefusal::TooLarge));
     }
 
+    /// P02
     #[test]
     fn nesting_is_bounded_without_recursion() {
         assert_eq!(check(&nested("{\"a\":", "}", limits::JSON_DEPTH)), Ok(()));

@@ -130,7 +130,7 @@ mod tests {
     }
 
     proptest! {
-        /// What the API prints comes back as a query parameter.
+        /// ING-12: what the API prints comes back as a query parameter.
         #[test]
         fn every_instant_reads_back(micros in 0_i64..Timestamp::MAX.0) {
             let instant = Timestamp::from_micros(micros);

@@ -11,7 +11,7 @@ fn open(text: &str) -> bool {
     classify(ip(text), 443, &AddressPolicy::default()) == Verdict::Allowed
 }
 
-/// First and last address of every IPv4 block are refused, their neighbours outside are not.
+/// U06: first and last address of every IPv4 block are refused, their neighbours outside are not.
 #[test]
 fn every_special_ipv4_block_is_refused_to_its_edges() {
     // first, last, whether the address before the first is open, whether the one after the last is
@@ -60,7 +60,7 @@ fn every_special_ipv4_block_is_refused_to_its_edges() {
     }
 }
 
-/// The same for IPv6.
+/// U06: the same for IPv6.
 #[test]
 fn only_global_ipv6_without_its_special_blocks_is_open() {
     for outside in [
@@ -110,7 +110,7 @@ fn only_global_ipv6_without_its_special_blocks_is_open() {
     }
 }
 
-/// An IPv4 address inside an IPv6 one is refused, public or not.
+/// U07, U08, SSRF-4, SSRF-5: an IPv4 address inside an IPv6 one is refused, public or not.
 #[test]
 fn encodings_of_ipv4_and_metadata_addresses_are_refused() {
     for text in [
@@ -136,7 +136,7 @@ fn encodings_of_ipv4_and_metadata_addresses_are_refused() {
     }
 }
 
-/// An allow rule opens its block and its port, nothing else.
+/// U31: an allow rule opens its block and its port, nothing else.
 #[test]
 fn an_allow_rule_opens_private_space_on_its_port_only() {
     let policy =
@@ -146,7 +146,7 @@ fn an_allow_rule_opens_private_space_on_its_port_only() {
     assert_eq!(classify(ip("10.1.2.4"), 8443, &policy), Verdict::Denied(Denial::Private));
 }
 
-/// Allowing everything does not open loopback, link-local, metadata or ourselves.
+/// U32, SSRF-7: allowing everything does not open loopback, link-local, metadata or ourselves.
 #[test]
 fn allowing_everything_still_refuses_loopback_metadata_and_ourselves() {
     let policy = AddressPolicy {
@@ -175,7 +175,7 @@ fn allowing_everything_still_refuses_loopback_metadata_and_ourselves() {
     assert_eq!(classify(ip("fd12::1"), 8072, &policy), Verdict::Allowed);
 }
 
-/// A deny rule closes a public block, also against an allow rule.
+/// U30: a deny rule closes a public block, also against an allow rule.
 #[test]
 fn a_deny_rule_wins_over_an_allow_rule() {
     let policy = AddressPolicy {
@@ -188,7 +188,7 @@ fn a_deny_rule_wins_over_an_allow_rule() {
     assert_eq!(classify(ip("10.8.1.1"), 443, &policy), Verdict::Allowed);
 }
 
-/// `--dev` opens loopback and no other private address, and never our own listener.
+/// Ruling 8: `--dev` opens loopback and no other private address; U26: but not our own listener.
 #[test]
 fn dev_opens_loopback_and_nothing_else() {
     let policy = AddressPolicy {
@@ -207,7 +207,7 @@ fn dev_opens_loopback_and_nothing_else() {
 }
 
 proptest! {
-    /// Whatever nobody thought of outside global unicast is refused.
+    /// U07: whatever nobody thought of outside global unicast is refused.
     #[test]
     fn every_ipv6_address_outside_global_unicast_is_refused(bits in any::<u128>(), port in any::<u16>()) {
         let address = Ipv6Addr::from_bits(bits);
@@ -215,7 +215,7 @@ proptest! {
         prop_assert_ne!(classify(IpAddr::V6(address), port, &AddressPolicy::default()), Verdict::Allowed);
     }
 
-    /// The same for any address of the never-opened blocks.
+    /// U32 for any address of the never-opened blocks.
     #[test]
     fn no_allow_rule_opens_a_link_local_address(low in any::<u16>(), port in any::<u16>()) {
         let policy = AddressPolicy { allow: vec!["0.0.0.0/0".parse().unwrap()], ..AddressPolicy::default() };

@@ -82,7 +82,7 @@ fn bad_chunks_are_broken() {
     assert_ne!(read(Framing::Chunked, &[&trailers]).1, BodyState::Ended);
 }
 
-/// Chunks of one byte cannot go on for ever below the cap.
+/// E06: chunks of one byte cannot go on for ever below the cap.
 #[test]
 fn overhead_is_bounded() {
     let line = [b"1;".to_vec(), vec![b'e'; LINE_BYTES - 10], b"\r\na\r\n".to_vec()].concat();

@@ -38,7 +38,7 @@ async fn a_request_arrives_byte_for_byte_and_its_answer_comes_back() {
     assert_eq!(receiver.requests(), [expected]);
 }
 
-/// A receiver that accepts and never reads.
+/// E01: a receiver that accepts and never reads.
 #[tokio::test]
 async fn silence_ends_at_the_deadline() {
     let receiver = Receiver::scripted(|stream, _| async move {
@@ -53,7 +53,7 @@ async fn silence_ends_at_the_deadline() {
     assert!(exchange.detail.contains("while waiting for the answer"), "{}", exchange.detail);
 }
 
-/// Every way to break a connection before the head is complete.
+/// E02: every way to break a connection before the head is complete.
 #[tokio::test]
 async fn broken_connections_are_connection_failures() {
     for (case, part) in
@@ -91,7 +91,7 @@ async fn a_refused_connection_says_so() {
     drop(url);
 }
 
-/// A head that drips ends at the total deadline.
+/// E03: a head that drips ends at the total deadline.
 #[tokio::test]
 async fn a_dripping_head_ends_at_the_deadline() {
     let receiver = Receiver::scripted(|mut stream, _| async move {
@@ -109,7 +109,7 @@ async fn a_dripping_head_ends_at_the_deadline() {
     assert!(exchange.detail.contains("reading the head"), "{}", exchange.detail);
 }
 
-/// The status line decides; a dripping body costs 2 s and never the outcome.
+/// E04, E05, HTTP-2, HTTP-3: the status line decides; a dripping body costs 2 s and never the outcome.
 #[tokio::test]
 async fn a_dripping_body_ends_after_two_seconds_and_does_not_change_the_outcome() {
     let mut cases = tokio::task::JoinSet::new();
@@ -131,7 +131,7 @@ async fn a_dripping_body_ends_after_two_seconds_and_does_not_change_the_outcome(
     cases.join_all().await;
 }
 
-/// The same with a deadline that ends during the body.
+/// E04 with a deadline that ends during the body.
 #[tokio::test]
 async fn the_deadline_ends_a_body_too_and_the_success_stands() {
     let receiver = Receiver::answering_once("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
@@ -144,7 +144,7 @@ async fn the_deadline_ends_a_body_too_and_the_success_stands() {
     );
 }
 
-/// Endless bodies are read up to the cap and the connection is closed.
+/// E06, HTTP-1: endless bodies are read up to the cap and the connection is closed.
 #[tokio::test]
 async fn an_endless_body_is_cut_at_its_cap() {
     for (framing, piece) in [
@@ -170,7 +170,7 @@ async fn an_endless_body_is_cut_at_its_cap() {
     }
 }
 
-/// Lengths at the end of the number range and bad chunking do not undo a success.
+/// E06: lengths at the end of the number range and bad chunking do not undo a success.
 #[tokio::test]
 async fn impossible_lengths_and_bad_chunks_are_only_truncated() {
     let exchange = answer("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n").await;
@@ -188,7 +188,7 @@ async fn impossible_lengths_and_bad_chunks_are_only_truncated() {
     }
 }
 
-/// Interim answers end at eight.
+/// E08: interim answers end at eight.
 #[tokio::test]
 async fn endless_interim_answers_are_malformed_and_a_few_are_passed_over() {
     let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
@@ -197,7 +197,7 @@ async fn endless_interim_answers_are_malformed_and_a_few_are_passed_over() {
     assert_eq!(answer(format!("{}{ok}", interim.repeat(5))).await.outcome, Outcome::ResponseMalformed);
 }
 
-/// A body is bytes; nothing decodes it.
+/// E09, E15, HTTP-4, HTTP-6: a body is bytes; nothing decodes it.
 #[tokio::test]
 async fn a_compressed_or_binary_body_is_kept_as_it_is() {
     let body: Vec<u8> = [0x1f, 0x8b, 0x08, 0x00].into_iter().chain((0..=255).cycle().take(3000)).collect();
@@ -207,7 +207,7 @@ async fn a_compressed_or_binary_body_is_kept_as_it_is() {
     assert_eq!((exchange.outcome, exchange.body), (Outcome::Succeeded, Bytes::from(body)));
 }
 
-/// Only a well-formed 200 to 299 succeeds.
+/// E10: only a well-formed 200 to 299 succeeds.
 #[tokio::test]
 async fn only_a_well_formed_2xx_succeeds() {
     for (line, outcome) in [
@@ -240,7 +240,7 @@ async fn only_a_well_formed_2xx_succeeds() {
     }
 }
 
-/// What is no HTTP is recognised at once, without waiting for the deadline.
+/// E10: what is no HTTP is recognised at once, without waiting for the deadline.
 #[tokio::test]
 async fn another_protocol_is_recognised_by_its_first_bytes() {
     let started = Instant::now();
@@ -248,7 +248,7 @@ async fn another_protocol_is_recognised_by_its_first_bytes() {
     assert!(started.elapsed() < Duration::from_millis(900));
 }
 
-/// Oversized and invalid heads are not read, and turn no success into a retry.
+/// E11, HTTP-5, RET-10: oversized and invalid heads are not read, and turn no success into a retry.
 #[tokio::test]
 async fn the_status_line_decides_also_before_a_head_that_cannot_be_read() {
     let long = format!("X: {}", "a".repeat(1024 * 1024));
@@ -278,7 +278,7 @@ async fn the_status_line_decides_also_before_a_head_that_cannot_be_read() {
     assert_eq!(harmless.outcome, Outcome::Succeeded, "{}", harmless.detail);
 }
 
-/// `Retry-After` is handed on as it came, and a long one not at all.
+/// E12: `Retry-After` is handed on as it came, and a long one not at all.
 #[tokio::test]
 async fn retry_after_is_handed_on_unread() {
     for value in ["inf", "-1", "99999999999999999999", "Wed, 21 Oct 2015 07:28:00 GMT", "1.5"] {
@@ -293,7 +293,7 @@ async fn retry_after_is_handed_on_unread() {
     assert_eq!(answer(long).await.retry_after, None);
 }
 
-/// A redirect is an outcome; nothing goes to its target.
+/// U27, E14, SSRF-3: a redirect is an outcome; nothing goes to its target.
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let target = Receiver::answering(OK).await;
@@ -307,7 +307,7 @@ async fn a_redirect_is_not_followed() {
     assert_eq!(target.connections(), 0);
 }
 
-/// A success after the deadline is a timeout.
+/// E19: a success after the deadline is a timeout.
 #[tokio::test]
 async fn a_late_success_is_a_timeout() {
     let receiver = Receiver::scripted(|mut stream, _| async move {
@@ -321,7 +321,7 @@ async fn a_late_success_is_a_timeout() {
     assert_eq!(outbound.send(&request_to(&receiver.url()), within(800)).await.outcome, Outcome::Succeeded);
 }
 
-/// A receiver that does not take the body.
+/// E20: a receiver that does not take the body.
 #[tokio::test]
 async fn a_receiver_that_reads_nothing_of_a_large_body_is_a_timeout() {
     let receiver = Receiver::scripted(|stream, _| async move {
@@ -336,7 +336,7 @@ async fn a_receiver_that_reads_nothing_of_a_large_body_is_a_timeout() {
     assert!(exchange.detail.contains("sending the request"), "{}", exchange.detail);
 }
 
-/// An answer before the body was read, with and without a reset after it.
+/// HTTP-5: an answer before the body was read, with and without a reset after it.
 #[tokio::test]
 async fn an_early_answer_is_heard_while_the_body_is_still_being_written() {
     for with_reset in [false, true] {
@@ -372,7 +372,7 @@ async fn a_large_body_arrives_whole() {
     assert_eq!(outbound.shared.pool.len(), 1);
 }
 
-/// A stored header that must not be sent fails the attempt without a connection.
+/// HTTP-7: a stored header that must not be sent fails the attempt without a connection.
 #[tokio::test]
 async fn a_header_with_a_line_break_is_not_sent() {
     let receiver = Receiver::answering(OK).await;
@@ -382,7 +382,7 @@ async fn a_header_with_a_line_break_is_not_sent() {
     assert_eq!((exchange.outcome, exchange.sent, receiver.connections()), (Outcome::ConfigInvalid, false, 0));
 }
 
-/// In small: a crowd of receivers that drip for ever costs each its own time and no one else's.
+/// E07, in small: a crowd of receivers that drip for ever costs each its own time and no one else's.
 #[tokio::test]
 async fn a_crowd_of_dripping_receivers_holds_nobody_up() {
     let dripping =

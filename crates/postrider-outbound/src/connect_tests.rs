@@ -35,7 +35,7 @@ fn families_take_turns_and_three_addresses_are_tried() {
     assert!(alternate(&[]).is_empty());
 }
 
-/// A socket that leads elsewhere than vetted is refused before a byte is written.
+/// U11, U12: a socket that leads elsewhere than vetted is refused before a byte is written.
 #[test]
 fn a_peer_that_was_not_vetted_is_refused() {
     let policy = AddressPolicy::default();
@@ -48,7 +48,7 @@ fn a_peer_that_was_not_vetted_is_refused() {
     assert_eq!(check("10.0.0.1:443", &[at("10.0.0.1:443")]).unwrap_err().outcome, Outcome::Internal);
 }
 
-/// A listener on all addresses is recognised by both ends being one address.
+/// U26: a listener on all addresses is recognised by both ends being one address.
 #[test]
 fn our_own_public_address_is_recognised_once_connected() {
     let policy = AddressPolicy { own_listeners: vec![at("0.0.0.0:8443")], ..AddressPolicy::default() };
@@ -152,7 +152,7 @@ async fn send(outbound: &Outbound, address: SocketAddr) -> Exchange {
     outbound.send(&request_to(&format!("https://{HOST}:{}/", address.port())), within(3000)).await
 }
 
-/// The provider is there without any global set-up; connections with TLS are used again.
+/// HTTP-17: the provider is there without any global set-up; connections with TLS are used again.
 #[tokio::test]
 async fn tls_with_a_certificate_of_the_ca_file_works_and_is_reused() {
     let authority = Authority::new("the authority");
@@ -165,7 +165,7 @@ async fn tls_with_a_certificate_of_the_ca_file_works_and_is_reused() {
     assert_eq!((second.outcome, second.phases.tls), (Outcome::Succeeded, None));
 }
 
-/// Each cause has its own sentence, and nothing is sent.
+/// E16, HTTP-16: each cause has its own sentence, and nothing is sent.
 #[tokio::test]
 async fn every_bad_certificate_has_its_own_sentence() {
     let authority = Authority::new("the authority");
@@ -188,7 +188,7 @@ async fn every_bad_certificate_has_its_own_sentence() {
     }
 }
 
-/// A token endpoint with a bad certificate gets no secret, and there is no way around it.
+/// O20: a token endpoint with a bad certificate gets no secret, and there is no way around it.
 #[tokio::test]
 async fn a_token_endpoint_with_a_bad_certificate_is_unavailable() {
     let (authority, other) = (Authority::new("the authority"), Authority::new("another authority"));
@@ -199,7 +199,7 @@ async fn a_token_endpoint_with_a_bad_certificate_is_unavailable() {
     assert!(failure.detail.contains("unknown authority"), "{}", failure.detail);
 }
 
-/// A server with old protocols only, one without TLS, one that asks for a client certificate.
+/// E17: a server with old protocols only, one without TLS, one that asks for a client certificate.
 #[tokio::test]
 async fn servers_without_usable_tls_are_told_apart() {
     let authority = Authority::new("the authority");
@@ -216,7 +216,7 @@ async fn servers_without_usable_tls_are_told_apart() {
     }
 }
 
-/// Whoever wants a client certificate and can do without gets none; whoever insists on one is told apart, also with
+/// E17: whoever wants a client certificate and can do without gets none; whoever insists on one is told apart, also with
 /// TLS 1.3, where that becomes known only after the handshake.
 #[tokio::test]
 async fn a_server_that_asks_for_a_client_certificate_is_told_apart() {
@@ -241,7 +241,7 @@ async fn a_server_that_asks_for_a_client_certificate_is_told_apart() {
     }
 }
 
-/// A server that never answers the TLS greeting.
+/// E01: a server that never answers the TLS greeting.
 #[tokio::test]
 async fn a_silent_tls_server_is_a_timeout_of_the_handshake() {
     let address = raw(b"").await;

@@ -7,7 +7,7 @@ use crate::{
 };
 use tokio::io::AsyncWriteExt;
 
-/// Every failure of DNS fails the attempt; the consumer's word for it is that of a blocked address.
+/// U13: every failure of DNS fails the attempt; the consumer's word for it is that of a blocked address.
 #[tokio::test]
 async fn a_name_that_does_not_resolve_fails_the_attempt() {
     for failure in
@@ -23,7 +23,7 @@ async fn a_name_that_does_not_resolve_fails_the_attempt() {
     assert_eq!(exchange.outcome, Outcome::Timeout, "{}", exchange.detail);
 }
 
-/// One refused address refuses the name, in any order, and nothing is dialled.
+/// U09, SSRF-2: one refused address refuses the name, in any order, and nothing is dialled.
 #[tokio::test]
 async fn a_name_with_one_refused_address_is_blocked() {
     let receiver = Receiver::answering(OK).await;
@@ -41,7 +41,7 @@ async fn a_name_with_one_refused_address_is_blocked() {
     assert_eq!(receiver.connections(), 0);
 }
 
-/// A public name for a private address, outside development.
+/// U16: a public name for a private address, outside development.
 #[tokio::test]
 async fn a_public_name_for_loopback_is_blocked() {
     for address in ["127.0.0.1", "10.0.0.5", "::1", "::ffff:127.0.0.1", "168.63.129.16"] {
@@ -51,7 +51,7 @@ async fn a_public_name_for_loopback_is_blocked() {
     }
 }
 
-/// Each connection resolves once and is vetted anew.
+/// U10, SSRF-1: each connection resolves once and is vetted anew.
 #[tokio::test]
 async fn rebinding_to_a_metadata_address_is_blocked_on_the_next_attempt() {
     let receiver =
@@ -64,7 +64,7 @@ async fn rebinding_to_a_metadata_address_is_blocked_on_the_next_attempt() {
     assert_eq!((dns.lookups(), receiver.connections()), (2, 1));
 }
 
-/// A name that moves is followed.
+/// E21, HTTP-14: a name that moves is followed.
 #[tokio::test]
 async fn the_next_attempt_uses_the_new_address_of_a_name() {
     let old = Receiver::answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
@@ -82,7 +82,7 @@ async fn the_next_attempt_uses_the_new_address_of_a_name() {
     assert_eq!((old.connections(), new.connections()), (1, 1));
 }
 
-/// An address where nobody listens does not hide another one.
+/// HTTP-15: an address where nobody listens does not hide another one.
 #[tokio::test]
 async fn the_next_address_is_tried_when_the_first_refuses() {
     let receiver = Receiver::answering(OK).await;
@@ -92,7 +92,7 @@ async fn the_next_address_is_tried_when_the_first_refuses() {
     assert_eq!(outbound.send(&request, within(2000)).await.outcome, Outcome::Succeeded);
 }
 
-/// Our own listener is not a receiver.
+/// U26, SSRF-10: our own listener is not a receiver.
 #[tokio::test]
 async fn our_own_listener_is_blocked() {
     let receiver = Receiver::answering(OK).await;
@@ -106,7 +106,7 @@ async fn our_own_listener_is_blocked() {
     assert_eq!(receiver.connections(), 0);
 }
 
-/// A URL that was stored under laxer rules is judged by the rules of now.
+/// U30: a URL that was stored under laxer rules is judged by the rules of now.
 #[tokio::test]
 async fn a_stored_url_is_judged_again_when_it_is_sent() {
     let receiver = Receiver::answering(OK).await;
@@ -118,7 +118,7 @@ async fn a_stored_url_is_judged_again_when_it_is_sent() {
     assert_eq!(receiver.connections(), 0);
 }
 
-/// The sentence for a private address names the setting that opens it.
+/// SSRF-8: the sentence for a private address names the setting that opens it.
 #[tokio::test]
 async fn a_blocked_private_address_names_the_way_out() {
     let outbound = Outbound::new(Config::default(), StubDns::answering(&[&["10.0.0.5"]])).unwrap();
@@ -126,7 +126,7 @@ async fn a_blocked_private_address_names_the_way_out() {
     assert!(exchange.detail.contains("a private address") && exchange.detail.contains("outbound.allow"));
 }
 
-/// Proxies that the environment names are not asked. Runs another test of this file in a process with them.
+/// U28: proxies that the environment names are not asked. Runs another test of this file in a process with them.
 #[test]
 fn proxies_of_the_environment_are_ignored() {
     let mut again = std::process::Command::new(std::env::current_exe().unwrap());

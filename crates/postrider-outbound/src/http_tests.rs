@@ -60,7 +60,7 @@ fn byte() -> impl Strategy<Value = u8> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever comes back, there is an answer or a reason, never a panic.
+    /// E11: whatever comes back, there is an answer or a reason, never a panic.
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(byte(), 0..300)) {
         let _ = run(answered(&bytes));

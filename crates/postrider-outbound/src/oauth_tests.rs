@@ -36,7 +36,7 @@ async fn a_token_is_fetched_once_and_then_cached() {
     assert!(idp.requests()[0].contains("\r\nAuthorization: Basic "));
 }
 
-/// A thousand callers, one request, one result.
+/// O05: a thousand callers, one request, one result.
 #[tokio::test]
 async fn many_callers_share_one_request() {
     for (answer, succeeds) in [(token("one", 3600), true), (json(500, "{}"), false)] {
@@ -80,7 +80,7 @@ async fn a_caller_that_gives_up_does_not_end_the_request() {
     assert_eq!(idp.connections(), 1);
 }
 
-/// Neither another version, another secret, another endpoint nor another environment finds a token.
+/// O07, O15: neither another version, another secret, another endpoint nor another environment finds a token.
 #[tokio::test]
 async fn a_token_belongs_to_one_version_of_one_credential_of_one_owner() {
     let answers = ["a", "b", "c", "d", "e", "f"].map(|value| token(value, 3600)).to_vec();
@@ -115,7 +115,7 @@ fn with_clock() -> (Outbound, Arc<Mutex<Duration>>) {
     (Outbound { shared: Arc::new(shared) }, wall)
 }
 
-/// The old token serves while the new one is fetched, once for all callers.
+/// O06: the old token serves while the new one is fetched, once for all callers.
 #[tokio::test]
 async fn a_token_is_renewed_in_the_background() {
     let idp = Receiver::answering_in_turn(["one", "two"].map(|value| token(value, 100)).to_vec()).await;
@@ -131,7 +131,7 @@ async fn a_token_is_renewed_in_the_background() {
     assert_eq!((text(&new), new.cached, idp.requests().len()), ("two", true, 2));
 }
 
-/// A 401 to a cached token fetches once; to a fresh one, or again within a minute, nothing.
+/// O08, ruling 17: a 401 to a cached token fetches once; to a fresh one, or again within a minute, nothing.
 #[tokio::test]
 async fn a_401_replaces_a_cached_token_once() {
     let idp =
@@ -160,7 +160,7 @@ async fn a_401_replaces_a_cached_token_once() {
     assert_eq!(idp.requests().len(), 2);
 }
 
-/// The answer of the token endpoint stays there.
+/// O12, O13: the answer of the token endpoint stays there.
 #[tokio::test]
 async fn a_rejection_names_the_code_and_nothing_else_of_the_answer() {
     let idp = Receiver::answering(json(
@@ -186,7 +186,7 @@ async fn a_rejection_names_the_code_and_nothing_else_of_the_answer() {
     assert_eq!(idp.requests().len(), 2);
 }
 
-/// Over http, to a private address, or redirected, the secret does not leave.
+/// O03: over http, to a private address, or redirected, the secret does not leave.
 #[tokio::test]
 async fn the_client_secret_is_not_sent_where_it_must_not_go() {
     let idp = Receiver::answering(token("one", 3600)).await;
@@ -209,7 +209,7 @@ async fn the_client_secret_is_not_sent_where_it_must_not_go() {
     assert_eq!(idp.connections(), 0);
 }
 
-/// Large, endless and undecodable answers are bounded and invalid.
+/// O09: large, endless and undecodable answers are bounded and invalid.
 #[tokio::test]
 async fn bad_answers_are_invalid() {
     let big = json(
@@ -236,7 +236,7 @@ async fn bad_answers_are_invalid() {
     }
 }
 
-/// Silence and broken TLS are failures of their own, in words.
+/// O09, O20: silence and broken TLS are failures of their own, in words.
 #[tokio::test]
 async fn an_unreachable_token_endpoint_is_unavailable() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -254,7 +254,7 @@ async fn an_unreachable_token_endpoint_is_unavailable() {
     assert_eq!(failure.outcome, Outcome::TokenUnavailable, "{}", failure.detail);
 }
 
-/// A token for one use is given to who waits for it, and not kept.
+/// O11, O04: a token for one use is given to who waits for it, and not kept.
 #[tokio::test]
 async fn a_token_without_life_is_not_kept() {
     let idp = Receiver::answering_in_turn(vec![token("one", 0), token("two", 0)]).await;
@@ -278,7 +278,7 @@ async fn the_cache_forgets_the_least_recently_used() {
     assert!(!slots.contains_key(&[0; 32]), "the oldest is gone");
 }
 
-/// Neither tokens nor credentials can be printed.
+/// K05: neither tokens nor credentials can be printed.
 #[tokio::test]
 async fn a_debug_print_shows_no_token() {
     let idp = Receiver::answering(token("t0ken-t0ken", 3600)).await;

@@ -85,7 +85,7 @@ fn only_v4(kind: u16, addresses: Vec<[u8; 4]>) -> Answer {
     Answer::Addresses(if kind == 1 { addresses } else { Vec::new() })
 }
 
-/// One fully qualified question, no search domain.
+/// U15: one fully qualified question, no search domain.
 #[tokio::test]
 async fn a_name_is_asked_for_as_it_is() {
     let server = dns(|kind, _| only_v4(kind, vec![[1, 2, 3, 4]])).await;
@@ -93,7 +93,7 @@ async fn a_name_is_asked_for_as_it_is() {
     assert!(server.names.lock().unwrap().iter().all(|name| name == "wiki.example.com."));
 }
 
-/// Every bad answer ends as a failure.
+/// U13: every bad answer ends as a failure.
 #[tokio::test]
 async fn bad_answers_are_failures() {
     let nothing = dns(|_, _| Answer::Code(3)).await;
@@ -106,14 +106,14 @@ async fn bad_answers_are_failures() {
     assert!(resolver(&circular).resolve("a.example.com").await.is_err());
 }
 
-/// Many addresses are a failure, not a choice of some.
+/// U13: many addresses are a failure, not a choice of some.
 #[tokio::test]
 async fn a_name_with_too_many_addresses_is_a_failure() {
     let server = dns(|kind, _| only_v4(kind, (0..20).map(|last| [1, 1, 1, last]).collect())).await;
     assert_eq!(resolver(&server).resolve("many.example.com").await, Err(ResolveFailure::TooMany));
 }
 
-/// Silence ends within the time of a lookup.
+/// U13: silence ends within the time of a lookup.
 #[tokio::test]
 async fn a_silent_dns_server_costs_no_more_than_the_timeout() {
     let server = dns(|_, _| Answer::Silence).await;
@@ -122,7 +122,7 @@ async fn a_silent_dns_server_costs_no_more_than_the_timeout() {
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
-/// An answer is used no longer than its TTL and 30 s; here 60 s in the answer, so the second call asks nobody.
+/// U10: an answer is used no longer than its TTL and 30 s; here 60 s in the answer, so the second call asks nobody.
 #[tokio::test]
 async fn an_answer_is_cached() {
     let server = dns(|kind, _| only_v4(kind, vec![[1, 2, 3, 4]])).await;

@@ -38,7 +38,7 @@ fn some_statuses_have_no_body_whatever_they_say() {
     }
 }
 
-/// A server that announces a body where there is none may send one, which would be taken for the next answer.
+/// E18: a server that announces a body where there is none may send one, which would be taken for the next answer.
 #[test]
 fn a_connection_with_an_announced_body_that_is_none_is_not_kept() {
     for status in [204, 304] {

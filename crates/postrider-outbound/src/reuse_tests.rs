@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::{OK, Receiver, application, dev, outbound, read_request, request_to, reset, within};
 use tokio::{io::AsyncWriteExt, time::sleep};
 
-/// One connection serves requests one after the other; the phases of a reused one are not made up.
+/// HTTP-12: one connection serves requests one after the other; the phases of a reused one are not made up.
 #[tokio::test]
 async fn a_connection_is_used_again() {
     let receiver = Receiver::answering(OK).await;
@@ -17,7 +17,7 @@ async fn a_connection_is_used_again() {
     assert_eq!(receiver.connections(), 1);
 }
 
-/// More parallel requests leave no more idle connections than allowed.
+/// HTTP-12: more parallel requests leave no more idle connections than allowed.
 #[tokio::test]
 async fn idle_connections_are_bounded() {
     let receiver = Receiver::answering(OK).await;
@@ -81,7 +81,7 @@ async fn an_idle_connection_is_closed_after_its_time() {
     assert_eq!((receiver.connections(), outbound.shared.pool.len()), (2, 0));
 }
 
-/// A receiver that closes idle connections causes no failed attempt.
+/// HTTP-10: a receiver that closes idle connections causes no failed attempt.
 #[tokio::test]
 async fn a_connection_closed_while_idle_is_replaced() {
     let receiver = Receiver::scripted(|mut stream, _| async move {
@@ -100,7 +100,7 @@ async fn a_connection_closed_while_idle_is_replaced() {
     assert_eq!(receiver.connections(), 5);
 }
 
-/// The same when the close crosses the next request on its way.
+/// HTTP-10: the same when the close crosses the next request on its way.
 #[tokio::test]
 async fn a_close_that_crosses_the_request_is_repeated_once_on_a_new_connection() {
     for with_reset in [false, true] {
@@ -122,7 +122,7 @@ async fn a_close_that_crosses_the_request_is_repeated_once_on_a_new_connection()
     }
 }
 
-/// Bytes that nobody asked for end the connection; the next request gets its own answer.
+/// E18: bytes that nobody asked for end the connection; the next request gets its own answer.
 #[tokio::test]
 async fn an_unsolicited_second_answer_is_not_taken_for_the_next_one() {
     for pause in [0, 50] {
@@ -145,7 +145,7 @@ async fn an_unsolicited_second_answer_is_not_taken_for_the_next_one() {
     }
 }
 
-/// What can hide a second answer keeps its connection from being used again.
+/// E18: what can hide a second answer keeps its connection from being used again.
 #[tokio::test]
 async fn ambiguous_answers_end_their_connection() {
     for head in [

@@ -55,7 +55,7 @@ fn failure() -> TokenFailure {
 
 const UNAVAILABLE: RefusalKind = RefusalKind::Unavailable { retry_after: None };
 
-/// With a life of 100 s the token is used alone until 75 to 85 s, renewed beside its use until 90 s, then fetched.
+/// O06: with a life of 100 s the token is used alone until 75 to 85 s, renewed beside its use until 90 s, then fetched.
 #[tokio::test]
 async fn a_token_is_renewed_before_it_ends() {
     let start = Start(Instant::now());
@@ -74,7 +74,7 @@ async fn a_token_is_renewed_before_it_ends() {
     }
 }
 
-/// Short lives are used once and not kept.
+/// O04: short lives are used once and not kept.
 #[tokio::test]
 async fn a_short_lived_token_is_not_kept() {
     let start = Start(Instant::now());
@@ -86,7 +86,7 @@ async fn a_short_lived_token_is_not_kept() {
     assert_eq!(name(&with_token(start, 24 * 3600, 0.5).decide(start.at(24 * 3600 - 60))), "fetch");
 }
 
-/// A machine that slept has a wall clock that went on; a clock set back does not lengthen a life.
+/// O18: a machine that slept has a wall clock that went on; a clock set back does not lengthen a life.
 #[tokio::test]
 async fn either_clock_ends_a_token() {
     let start = Start(Instant::now());
@@ -111,7 +111,7 @@ async fn a_failed_renewal_leaves_the_old_token_in_use() {
     assert_eq!(name(&state.decide(start.at(90))), "fetch");
 }
 
-/// A failure is remembered for a growing time, and gone after a success.
+/// O05, O19: a failure is remembered for a growing time, and gone after a success.
 #[tokio::test]
 async fn failures_are_remembered_for_a_growing_time() {
     for (kind, pauses) in [
@@ -136,7 +136,7 @@ async fn failures_are_remembered_for_a_growing_time() {
     assert_eq!(pause(UNAVAILABLE, u32::MAX, 1.0), Duration::from_mins(1));
 }
 
-/// A 401 replaces an old cached token once a minute, a young one never, and takes a newer one without asking.
+/// O08: a 401 replaces an old cached token once a minute, a young one never, and takes a newer one without asking.
 #[tokio::test]
 async fn a_401_replaces_a_token_once_a_minute() {
     let start = Start(Instant::now());

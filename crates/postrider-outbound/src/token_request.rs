@@ -84,7 +84,7 @@ mod tests {
         String::from_utf8(head).unwrap()
     }
 
-    /// Both parts are form-encoded before they are joined.
+    /// O01: both parts are form-encoded before they are joined.
     #[test]
     fn basic_encodes_id_and_secret_before_base64() {
         let mut credential = credential("https://idp.example.com/oauth/token");
@@ -132,7 +132,7 @@ mod tests {
         );
     }
 
-    /// Nothing of a request for a token can be printed.
+    /// K05: nothing of a request for a token can be printed.
     #[test]
     fn a_debug_print_shows_no_credential() {
         let mut credential = credential("https://idp.example.com/oauth/token");

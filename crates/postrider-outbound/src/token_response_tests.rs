@@ -41,7 +41,7 @@ fn a_token_is_taken_as_it_is() {
     assert_eq!((grant.value.expose_secret(), grant.life.as_secs()), ("aA0-._~+/==", 3600));
 }
 
-/// Integers in every spelling, nothing else.
+/// O04: integers in every spelling, nothing else.
 #[test]
 fn expires_in_is_an_integer_in_any_spelling() {
     for (text, life) in [
@@ -71,7 +71,7 @@ fn expires_in_is_an_integer_in_any_spelling() {
     assert_eq!(absent.life, ASSUMED_LIFE);
 }
 
-/// Nothing that cannot be a bearer token in a header.
+/// O09, O11: nothing that cannot be a bearer token in a header.
 #[test]
 fn what_is_no_bearer_token_is_invalid() {
     let token = |value: &str| format!(r#"{{"access_token":"{value}","token_type":"Bearer"}}"#);
@@ -106,7 +106,7 @@ fn what_is_no_bearer_token_is_invalid() {
     }
 }
 
-/// HTML with status 200, and an answer that did not end.
+/// O09: HTML with status 200, and an answer that did not end.
 #[test]
 fn an_answer_must_be_json_and_complete() {
     let good = r#"{"access_token":"t","token_type":"Bearer"}"#;
@@ -115,6 +115,7 @@ fn an_answer_must_be_json_and_complete() {
     assert_eq!(accept(&cut, true).unwrap_err().kind, RefusalKind::Invalid);
 }
 
+/// O14, and the classes of 3.5.
 #[test]
 fn every_status_has_its_meaning() {
     let token = r#"{"access_token":"t","token_type":"Bearer"}"#;
@@ -136,7 +137,7 @@ fn every_status_has_its_meaning() {
     }
 }
 
-/// The code is repeated only if it is registered, and nothing else ever.
+/// O12, O13: the code is repeated only if it is registered, and nothing else ever.
 #[test]
 fn only_registered_error_codes_are_repeated() {
     let described = r#"{"error":"invalid_client","error_description":"secret was hunter2"}"#;
@@ -154,7 +155,7 @@ fn only_registered_error_codes_are_repeated() {
     }
 }
 
-/// A wait is believed up to an hour.
+/// O19: a wait is believed up to an hour.
 #[test]
 fn retry_after_is_digits_and_at_most_an_hour() {
     let asked = |text: &str| {

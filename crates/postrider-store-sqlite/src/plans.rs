@@ -40,6 +40,7 @@ fn a_claim_reads_along_the_index_of_what_is_due() {
     assert_sorts_nothing(claim::NEXT_DUE);
 }
 
+/// RTN-1
 #[test]
 fn retention_with_nothing_to_delete_looks_at_the_start_of_an_index() {
     assert_searches(&retention::old_payloads(), "candidate USING INDEX payload_expiry");

@@ -15,6 +15,7 @@ use postrider_store::{
 use postrider_store_sqlite::{Config, SqliteStore};
 use std::{sync::Arc, time::Duration};
 
+/// DUR-7
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_publishing_and_pauses_deliveries_until_there_is_space() {
     let place = Place::new();
@@ -83,6 +84,7 @@ async fn concurrent_callers_share_commits() {
     assert!(after.commits - before.commits < 250, "{} commits", after.commits - before.commits);
 }
 
+/// SQL-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_stays_small_while_writing_never_pauses() {
     let place = Place::new();
@@ -100,7 +102,7 @@ async fn the_log_stays_small_while_writing_never_pauses() {
     assert!(largest < 160 * 1024 * 1024, "{largest} bytes");
 }
 
-/// Whatever goes takes everything of its own along.
+/// RTN-4: whatever goes takes everything of its own along.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retention_leaves_no_orphan_in_any_table() {
     let place = Place::new();
@@ -165,6 +167,7 @@ async fn a_backlog_larger_than_memory_is_worked_off_after_a_restart() {
     assert_eq!(recorded, 1200, "each once");
 }
 
+/// SQL-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_file_shrinks_after_everything_expired() {
     let place = Place::new();

@@ -63,6 +63,7 @@ async fn fail(store: &SqliteStore, wait: Duration) {
     assert!(store.record(records).await.iter().all(Result::is_ok));
 }
 
+/// DUR-11
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_jumped_ahead_and_was_set_back_leaves_nothing_waiting_for_it() {
     let place = Place::new();

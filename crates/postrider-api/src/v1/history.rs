@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    /// What an answer shows as a date can be given back, also when `+` became a space.
+    /// ING-12: what an answer shows as a date can be given back, also when `+` became a space.
     #[test]
     fn dates_in_every_form_that_clients_send_are_read() {
         for text in
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// Limits, dates and positions beyond reason are refused by name, all at once.
+    /// I03, I09: limits, dates and positions beyond reason are refused by name, all at once.
     #[test]
     fn what_cannot_be_read_is_refused_with_its_name() {
         for (query, parameter) in [

@@ -165,7 +165,7 @@ mod tests {
         );
     }
 
-    /// What a list shows is what was published, byte for byte.
+    /// ING-3 on the way back: what a list shows is what was published, byte for byte.
     #[test]
     fn a_payload_is_shown_with_its_key_order_spacing_and_numbers() {
         let published = br#"{"b": 1e308,  "a": 12345678901234567890.10, "a": "\/\u00e9"}"#;

@@ -303,6 +303,7 @@ mod tests {
         }
     }
 
+    /// O16.
     #[test]
     fn a_kept_secret_is_not_sent_elsewhere() {
         let current = change(BASIC).unwrap().settings;
@@ -323,6 +324,7 @@ mod tests {
         assert!(check_kept_secret(None, &kept).is_err());
     }
 
+    /// O03, O17.
     #[test]
     fn token_urls_and_extra_parameters_are_checked() {
         let http = UrlRules { allow_http: true, ..UrlRules::default() };

@@ -92,6 +92,7 @@ async fn a_revoked_key_is_refused() {
     api.with(token.expose_secret(), "GET", "/app", None).await.is(401);
 }
 
+/// K10.
 #[tokio::test]
 async fn guessing_tokens_is_slowed_down() {
     let api = Api::start().await;

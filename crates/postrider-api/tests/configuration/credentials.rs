@@ -32,6 +32,7 @@ async fn headers_keep_their_spelling_and_hide_sensitive_values() {
     }
 }
 
+/// K07.
 #[tokio::test]
 async fn sensitive_headers_do_not_move_to_another_origin() {
     let api = Api::start().await;
@@ -73,6 +74,7 @@ async fn an_authorization_header_and_oauth_exclude_each_other() {
     api.patch(&format!("{path}/headers"), headers).await.is(422);
 }
 
+/// O16.
 #[tokio::test]
 async fn oauth_settings_are_shown_without_their_secret_and_bound_to_their_server() {
     let api = Api::start().await;

@@ -29,6 +29,7 @@ async fn a_trailing_slash_makes_no_difference() {
     assert_eq!(api.get("/app/?limit=1").await.is(200).body["data"][0]["uid"], "x");
 }
 
+/// P02, P04, P05.
 #[tokio::test]
 async fn malformed_bodies_are_refused_with_their_place() {
     let api = Api::start().await;
@@ -55,6 +56,7 @@ async fn malformed_bodies_are_refused_with_their_place() {
     api.raw("POST", "/api/v1/app", &plain, Some(Body::from("{\"name\":\"x\"}"))).await.is(201);
 }
 
+/// P01.
 #[tokio::test]
 async fn bodies_without_an_end_are_cut() {
     let api = Api::start().await;
@@ -93,7 +95,7 @@ async fn a_refusal_comes_after_the_body_was_sent() {
     }
 }
 
-/// Nothing is unpacked, so nothing can unpack to more than the limit.
+/// ING-5: nothing is unpacked, so nothing can unpack to more than the limit.
 #[tokio::test]
 async fn compressed_bodies_are_refused_with_the_way_out() {
     let api = Api::start().await;
@@ -104,6 +106,7 @@ async fn compressed_bodies_are_refused_with_the_way_out() {
     api.raw("POST", "/api/v1/app", &headers, Some(Body::from("{\"name\":\"x\"}"))).await.is(201);
 }
 
+/// P12.
 #[tokio::test]
 async fn only_the_names_of_this_server_are_answered() {
     let config = Config { public_hosts: vec!["hooks.example.com".to_owned()], ..Config::default() };
@@ -116,7 +119,7 @@ async fn only_the_names_of_this_server_are_answered() {
     api.raw("GET", "/api/v1/health/ping", &[("host", "10.0.0.1")], None).await.is(204);
 }
 
-/// An endpoint that leads back here, through whatever names and proxies, does not publish.
+/// U26, LOOP-1: an endpoint that leads back here, through whatever names and proxies, does not publish.
 #[tokio::test]
 async fn a_delivery_that_comes_back_is_refused() {
     let api = Api::start().await;

@@ -219,7 +219,7 @@ async fn lists_are_paged_in_both_directions() {
     }
 }
 
-/// A message that nobody wants is accepted, visible and costs nothing.
+/// ING-7: a message that nobody wants is accepted, visible and costs nothing.
 #[tokio::test]
 async fn a_message_without_an_endpoint_is_accepted() {
     let server = Server::start();

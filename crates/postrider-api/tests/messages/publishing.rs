@@ -48,7 +48,7 @@ async fn a_body_that_is_no_json_is_kept_as_text() {
     assert_eq!(raw.expect(200)["payload"], "<a>é</a>");
 }
 
-/// Whoever repeats a request gets the first message, whatever the body is now.
+/// ING-1, P07: whoever repeats a request gets the first message, whatever the body is now.
 #[tokio::test]
 async fn an_idempotency_key_makes_one_message() {
     let server = Server::start();
@@ -111,7 +111,7 @@ async fn an_application_can_come_with_its_first_message() {
     assert_eq!(server.get(&tenant.token, "/api/v1/app/new-one").await.expect(200)["name"], "x");
 }
 
-/// Who may publish may nothing else, and whose token is for reading may not publish.
+/// I05: who may publish may nothing else, and whose token is for reading may not publish.
 #[tokio::test]
 async fn keys_for_publishing_only_publish() {
     let server = Server::start();
@@ -157,6 +157,7 @@ async fn a_key_for_publishing_is_shown_no_payload_that_it_did_not_send() {
     assert_eq!(send(&tenant.token, json!({})).await, first);
 }
 
+/// P01, P02, P05, ING-5, ING-6.
 #[tokio::test]
 async fn what_is_no_message_is_refused() {
     let server = Server::start();

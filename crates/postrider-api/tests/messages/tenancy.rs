@@ -1,6 +1,6 @@
-//! The cross-tenant matrix, generated from the OpenAPI document: every operation with an id in its path is called with
-//! somebody else's real ids, and must answer exactly as it does for ids that do not exist. An operation that the tables
-//! here do not know fails the test.
+//! The cross-tenant matrix (I01, TEN-1), generated from the OpenAPI document: every operation with an id in its path is
+//! called with somebody else's real ids, and must answer exactly as it does for ids that do not exist. An operation that
+//! the tables here do not know fails the test.
 
 use crate::server::{Answer, Server, Tenant, ids};
 use bytes::Bytes;
@@ -243,7 +243,7 @@ async fn another_application_cannot_tell_real_ids_from_random_ones() {
     );
 }
 
-/// Ids that stand elsewhere than in the path.
+/// I04, I06: ids that stand elsewhere than in the path.
 #[tokio::test]
 async fn ids_in_bodies_and_queries_are_scoped_too() {
     let server = Server::start();
@@ -262,7 +262,7 @@ async fn ids_in_bodies_and_queries_are_scoped_too() {
     assert!(!page.to_string().contains(&theirs["app_id"]) && ids(&page).iter().all(|id| id == message));
 }
 
-/// What cannot be an id names nothing.
+/// I02: what cannot be an id names nothing.
 #[tokio::test]
 async fn what_cannot_be_an_id_names_nothing() {
     let server = Server::start();

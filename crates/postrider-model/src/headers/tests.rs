@@ -1,4 +1,4 @@
-//! Tests of the header rules: every kind of header that must not be sent.
+//! Tests of the header rules; H01 to H08 are the rows of the table of bad headers.
 
 use super::*;
 use proptest::prelude::*;
@@ -11,6 +11,7 @@ fn code(entries: Vec<CustomHeader>) -> Option<&'static str> {
     CustomHeaders::new(entries).err().map(|refusal| refusal.code)
 }
 
+/// H01
 #[test]
 fn values_that_could_break_out_of_their_line_are_refused() {
     for value in [
@@ -33,6 +34,7 @@ fn values_that_could_break_out_of_their_line_are_refused() {
     assert_eq!(check("x-a", "a\tb !\"#~"), Ok(()));
 }
 
+/// H02
 #[test]
 fn names_that_are_no_tokens_are_refused() {
     for name in [
@@ -54,7 +56,7 @@ fn names_that_are_no_tokens_are_refused() {
     assert_eq!(check("x\r\nhost", "v").unwrap_err().name, "x\\r\\nhost");
 }
 
-/// The names of Svix's list and of ours.
+/// H03: the names of Svix's list and of ours.
 #[test]
 fn refused_names_are_refused_in_any_case() {
     let svix = "user-agent keep-alive proxy-authenticate proxy-authorization te trailers transfer-encoding upgrade age \
@@ -79,6 +81,7 @@ fn refused_names_are_refused_in_any_case() {
     }
 }
 
+/// H06, H07, H08
 #[test]
 fn no_custom_header_takes_the_place_of_one_of_ours() {
     for (name, value) in [
@@ -119,6 +122,7 @@ fn names_that_receivers_ask_for_are_allowed() {
     }
 }
 
+/// H04
 #[test]
 fn numbers_and_sizes_are_bounded_and_names_are_unique_in_any_case() {
     assert_eq!(code(vec![header("X-A", "1"), header("x-a", "2")]), Some("header_duplicate"));
@@ -133,6 +137,7 @@ fn numbers_and_sizes_are_bounded_and_names_are_unique_in_any_case() {
     assert_eq!(code(total), Some("headers_too_large"));
 }
 
+/// H05
 #[test]
 fn blanks_around_a_value_are_refused_and_an_empty_value_is_not() {
     for value in [" a", "a ", "\ta", "a\t", " ", "\t"] {

@@ -1,4 +1,4 @@
-//! Tests of the redaction: secrets in every form in which a receiver may echo them.
+//! Tests of the redaction: T11, E15.
 
 use super::*;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! Tests of the URL rules: every kind of bad URL, and the spellings that must read the same.
+//! Tests of the URL rules; U01 to U25 are the rows of the table of bad URLs.
 
 use super::*;
 use proptest::prelude::*;
@@ -62,6 +62,7 @@ fn the_parts_of_a_url_are_those_of_the_request() {
     assert_eq!((url.authority(), url.port()), ("[::1]", 80));
 }
 
+/// U01
 #[test]
 fn other_schemes_are_refused() {
     for raw in [
@@ -85,6 +86,7 @@ fn other_schemes_are_refused() {
     }
 }
 
+/// U02, the part that needs no credential
 #[test]
 fn plain_http_needs_the_operators_consent() {
     refused("http://example.com/", &rules(), "https_required");
@@ -93,6 +95,7 @@ fn plain_http_needs_the_operators_consent() {
     assert_eq!(accepted("http://example.com/", &dev()).port(), 80);
 }
 
+/// U03
 #[test]
 fn userinfo_is_refused_with_a_way_out() {
     for raw in [
@@ -110,6 +113,7 @@ fn userinfo_is_refused_with_a_way_out() {
     assert!(EndpointUrl::parse("https://example.com/@user", &rules()).is_ok());
 }
 
+/// U04
 #[test]
 fn ip_literals_are_refused_unless_the_operator_allows_them() {
     let hosts = ["127.0.0.1", "10.0.0.5", "[::1]", "0.0.0.0", "[::]", "1.1.1.1", "169.254.169.254"];
@@ -120,6 +124,7 @@ fn ip_literals_are_refused_unless_the_operator_allows_them() {
     assert_eq!(accepted("https://[2606:4700::1111]/", &allowed).authority(), "[2606:4700::1111]");
 }
 
+/// U05, and the spellings that the canonical rule of the host form names
 #[test]
 fn unusual_spellings_of_addresses_are_refused_before_they_are_understood() {
     let hosts = [
@@ -144,6 +149,7 @@ fn unusual_spellings_of_addresses_are_refused_before_they_are_understood() {
     hosts_refused(&["127.0.0.256", "1.2.3.4.5", "example.0x7f", "[::1", "[1.2.3.4]"], &rules(), "malformed");
 }
 
+/// U14
 #[test]
 fn private_names_are_refused() {
     let hosts = [
@@ -180,6 +186,7 @@ fn the_operator_can_exempt_private_names_one_by_one() {
     hosts_refused(&["frontend", "svc.cluster.local", "xsvc.cluster.local"], &allowed, "host_forbidden");
 }
 
+/// U17
 #[test]
 fn ports_of_other_protocols_are_refused() {
     for port in [0, 1, 22, 25, 53, 444, 1023, 2375, 6000, 6379, 6667, 27018, 80] {
@@ -208,6 +215,7 @@ fn dev_opens_loopback_and_nothing_else_that_is_private() {
 }
 
 #[test]
+/// U18
 fn slashes_that_parsers_read_differently_are_refused() {
     for raw in [
         r"https://127.1.1.1:80\@example.com/",
@@ -224,6 +232,7 @@ fn slashes_that_parsers_read_differently_are_refused() {
 }
 
 #[test]
+/// U19
 fn encoded_and_control_characters_in_the_host_are_refused() {
     hosts_refused(
         &[
@@ -264,6 +273,7 @@ fn encoded_and_control_characters_in_the_host_are_refused() {
 }
 
 #[test]
+/// U20
 fn hosts_outside_ascii_are_refused_and_their_ascii_form_is_proposed() {
     for (raw, proposed) in [
         ("https://bücher.example.com/", "xn--bcher-kva.example.com"),
@@ -280,6 +290,7 @@ fn hosts_outside_ascii_are_refused_and_their_ascii_form_is_proposed() {
 }
 
 #[test]
+/// U21, U23
 fn bracketed_names_and_zones_are_refused() {
     hosts_refused(
         &["[ok.example.com]", "[[::1]]", "[fe80::1%25eth0]", "[::1%lo]", "[]", "[::1]x"],
@@ -289,11 +300,13 @@ fn bracketed_names_and_zones_are_refused() {
 }
 
 #[test]
+/// U22
 fn broken_a_labels_are_refused() {
     hosts_refused(&["xn--example-.org", "example.org.xn--", "xn--a.com"], &rules(), "malformed");
 }
 
 #[test]
+/// U24
 fn fragments_and_lengths_are_refused_and_paths_normalised() {
     refused("https://example.com/a#frag", &rules(), "fragment");
     refused("https://example.com/#", &rules(), "fragment");
@@ -341,7 +354,7 @@ proptest! {
         }
     }
 
-    /// What is accepted reads the same the second time, and as the `url` crate reads it.
+    /// U25: what is accepted reads the same the second time, and as the `url` crate reads it.
     #[test]
     fn what_is_accepted_reads_the_same_to_everybody(
         host in "(([a-zA-Z0-9_-]{1,8}\\.){1,3}(com|ORG|net)\\.?|127\\.0\\.0\\.[0-9]{1,3}|\\[::[0-9a-f]{0,4}\\]|localhost)",

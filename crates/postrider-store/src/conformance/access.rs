@@ -63,6 +63,7 @@ pub async fn a_key_makes_its_environment(store: &dyn Store) {
     assert!(store.authenticate(token.expose_secret()).await.unwrap().is_some());
 }
 
+/// K10.
 pub async fn what_is_no_token_authenticates_nobody(store: &dyn Store) {
     let (_, one) = store.create_api_key(key_for(&environment("a"), Scope::Environment)).await.unwrap();
     let (_, two) = store.create_api_key(key_for(&environment("a"), Scope::Environment)).await.unwrap();

@@ -136,6 +136,7 @@ pub async fn every_kind_of_signing_secret_reads_back(store: &dyn Store) {
     }
 }
 
+/// K09.
 pub async fn a_rotated_secret_signs_along_for_its_overlap(store: &dyn Store) {
     let scope = application(store).await;
     let id = endpoint(store, &scope).await;
@@ -225,7 +226,7 @@ pub async fn an_oauth_secret_that_is_not_given_again_is_kept(store: &dyn Store) 
     assert!(Some(&oauth.version) > versions.last(), "also after a removal");
 }
 
-/// What is sent with cannot print its secrets.
+/// K05: what is sent with cannot print its secrets.
 pub async fn no_debug_form_of_send_settings_shows_a_secret(store: &dyn Store) {
     let scope = application(store).await;
     let wanted = headers(&[("X-Key", "CANARY-header", true)]);

@@ -47,7 +47,7 @@ pub async fn an_accepted_message_reads_back_byte_for_byte(store: &dyn Store) {
     assert_eq!(store.message(&scope, &Ref::Uid(uid("invoice-8"))).await.unwrap(), None);
 }
 
-/// The bytes of a delivery are the bytes that were published, also of the largest payload.
+/// ING-3: the bytes of a delivery are the bytes that were published, also of the largest payload.
 pub async fn a_claim_carries_the_published_bytes(store: &dyn Store) {
     let scope = application(store).await;
     let endpoint_id = endpoint(store, &scope).await;
@@ -118,6 +118,7 @@ pub async fn a_message_goes_to_each_enabled_endpoint_whose_filter_matches(store:
     }
 }
 
+/// ING-7.
 pub async fn a_message_without_matching_endpoint_is_kept_and_makes_no_work(store: &dyn Store) {
     let scope = application(store).await;
     let none = BTreeSet::new();
@@ -234,7 +235,7 @@ pub async fn a_message_for_later_is_due_then_and_not_before(store: &dyn Store) {
     assert_eq!(claim_one(store).await.due_at, at);
 }
 
-/// Configuration in memory never outlives a change.
+/// Ruling 19, LIFE-3: configuration in memory never outlives a change.
 pub async fn a_changed_configuration_counts_for_the_next_message(store: &dyn Store) {
     let scope = application(store).await;
     let id = endpoint(store, &scope).await;
@@ -280,6 +281,7 @@ pub async fn a_change_among_many_messages_counts_for_those_after_it(store: &dyn 
     assert_eq!(claim(store).await.len() as u64, pending, "all that is counted can be claimed");
 }
 
+/// ING-9, and the bound of an application.
 pub async fn an_application_has_at_most_a_thousand_endpoints_and_all_get_the_message(store: &dyn Store) {
     const MOST: usize = postrider_model::limits::ENDPOINTS_PER_APPLICATION;
     let scope = application(store).await;

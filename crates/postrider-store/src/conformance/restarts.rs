@@ -20,7 +20,7 @@ use postrider_model::{
 };
 use secrecy::ExposeSecret as _;
 
-/// Accepted means durable (invariant 1 of `docs/ARCHITECTURE.md`).
+/// Invariant 1, DUR-1.
 pub async fn what_was_accepted_is_there_and_due_at_once(harness: &mut dyn Harness) {
     let store = harness.store();
     let scope = application(&*store).await;
@@ -115,6 +115,7 @@ pub async fn a_lease_that_was_not_started_is_due_again_without_a_trace(harness: 
     assert_eq!(record(&*store, &claimed, NextStep::Delivered).await, Recorded::Stored(State::Delivered));
 }
 
+/// DUR-2, ruling 16.
 pub async fn an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a_death(
     harness: &mut dyn Harness,
 ) {

@@ -35,6 +35,7 @@ fn a_minted_token_names_its_key_and_verifies() {
     assert_ne!(mint(&KEYRING.1, id(1), ROW).0.expose_secret(), token);
 }
 
+/// K10.
 #[test]
 fn a_token_with_a_wrong_character_anywhere_is_no_token() {
     let (token, verifier) = mint(&KEYRING.1, id(1), ROW);
@@ -58,6 +59,7 @@ fn a_token_with_a_wrong_character_anywhere_is_no_token() {
     }
 }
 
+/// K10.
 #[test]
 fn a_well_formed_token_with_another_secret_is_refused() {
     let (token, verifier) = mint(&KEYRING.1, id(1), ROW);
@@ -69,6 +71,7 @@ fn a_well_formed_token_with_another_secret_is_refused() {
     assert!(!verify(&KEYRING.1, token.expose_secret(), ROW, None));
 }
 
+/// K11.
 #[test]
 fn rows_that_were_copied_edited_or_made_up_are_refused() {
     let (token, verifier) = mint(&KEYRING.1, id(1), ROW);
@@ -105,6 +108,7 @@ fn a_verifier_of_another_keyring_is_refused() {
     assert!(!verify(&other, token.expose_secret(), ROW, Some(&renamed)));
 }
 
+/// K05.
 #[test]
 fn no_debug_form_shows_a_token() {
     let (token, verifier) = mint(&KEYRING.1, id(1), ROW);

@@ -42,6 +42,7 @@ fn an_existing_keyring_is_never_overwritten() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no scratch file stays behind");
 }
 
+/// K01.
 #[test]
 fn a_keyring_that_others_can_read_is_refused_with_the_command_to_run() {
     for mode in [0o644, 0o640, 0o604, 0o620, 0o601] {
@@ -53,6 +54,7 @@ fn a_keyring_that_others_can_read_is_refused_with_the_command_to_run() {
     assert!(Keyring::load(&path).is_ok());
 }
 
+/// K01.
 #[test]
 fn a_missing_keyring_or_something_else_in_its_place_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -66,6 +68,7 @@ fn a_missing_keyring_or_something_else_in_its_place_is_refused() {
     assert!(Keyring::load(&path).unwrap_err().to_string().contains("as text"));
 }
 
+/// K01.
 #[test]
 fn what_is_no_keyring_is_refused_with_the_reason() {
     for (text, reason) in [
@@ -95,6 +98,7 @@ fn what_is_no_keyring_is_refused_with_the_reason() {
     }
 }
 
+/// K01.
 #[test]
 fn a_passphrase_is_not_a_key() {
     for text in [
@@ -111,6 +115,7 @@ fn a_passphrase_is_not_a_key() {
     }
 }
 
+/// K01.
 #[test]
 fn a_keyring_inside_the_data_directory_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -130,7 +135,7 @@ fn a_keyring_inside_the_data_directory_is_refused() {
     Keyring::ensure_outside(&folder.path().join("etc/k.toml"), &folder.path().join("not-yet")).unwrap();
 }
 
-/// What a database remembers of a key tells another key of the same name apart, and is no key.
+/// K01: what a database remembers of a key tells another key of the same name apart, and is no key.
 #[test]
 fn a_check_value_belongs_to_its_key() {
     let of = |key: &str| {
@@ -141,6 +146,7 @@ fn a_check_value_belongs_to_its_key() {
     assert_ne!(of(KEY)[0].1.as_slice(), &STANDARD.decode(KEY).unwrap()[..8]);
 }
 
+/// K05.
 #[test]
 fn no_message_or_debug_form_shows_a_key() {
     let part = &KEY[8..20];

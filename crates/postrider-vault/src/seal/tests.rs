@@ -74,7 +74,7 @@ fn a_data_key_survives_wrapping_and_opens_only_for_its_environment() {
     );
 }
 
-/// The same key name with other key material opens nothing.
+/// K01: the same key name with other key material opens nothing.
 #[test]
 fn another_keyring_opens_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -85,6 +85,7 @@ fn another_keyring_opens_nothing() {
     assert_eq!(DataKey::unwrap(&other, "org_a", &forged).unwrap_err(), VaultError::Damaged);
 }
 
+/// K03.
 #[test]
 fn every_truncation_and_every_flipped_byte_of_a_wrapped_key_is_noticed() {
     let (_, wrapped) = DataKey::generate(&KEYRING.1, "org_a");
@@ -105,6 +106,7 @@ fn every_truncation_and_every_flipped_byte_of_a_wrapped_key_is_noticed() {
     assert_eq!(DataKey::unwrap(&KEYRING.1, "org_a", &long).unwrap_err(), VaultError::Damaged);
 }
 
+/// K03.
 #[test]
 fn every_truncation_and_every_flipped_byte_of_a_sealed_value_is_noticed() {
     let key = fixed_key();
@@ -125,6 +127,7 @@ fn every_truncation_and_every_flipped_byte_of_a_sealed_value_is_noticed() {
     assert_eq!(data_key_id(&blob[..69]), None);
 }
 
+/// K03.
 #[test]
 fn a_value_moved_to_another_row_does_not_open() {
     let key = fixed_key();
@@ -154,6 +157,7 @@ fn the_same_value_never_seals_to_the_same_bytes() {
     assert_eq!(blobs.len(), 100);
 }
 
+/// K05.
 #[test]
 fn no_debug_form_or_error_shows_key_or_value() {
     let canary = b"CANARY-7f3a-value";
@@ -177,6 +181,7 @@ proptest! {
         prop_assert_eq!(opened.expose_secret(), &value[..]);
     }
 
+    /// K03.
     #[test]
     fn any_bytes_give_an_error_and_no_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300), formed: bool, ours: bool) {
         if formed {

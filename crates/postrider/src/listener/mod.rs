@@ -296,7 +296,7 @@ mod tests {
         assert!(admitted(&local, "127.0.0.1"));
     }
 
-    /// Clients that come all at once do not lose a second each.
+    /// P10: clients that come all at once do not lose a second each.
     #[tokio::test]
     async fn a_burst_of_connections_waits_to_be_accepted() {
         let socket = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();

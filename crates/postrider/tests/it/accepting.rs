@@ -4,6 +4,7 @@ use postrider_testing::{Receiver, TestServer, hours, minutes};
 use serde_json::json;
 use std::collections::BTreeSet;
 
+/// ING-3.
 #[tokio::test]
 async fn a_published_payload_arrives_byte_for_byte() {
     let server = TestServer::start().await;
@@ -76,7 +77,7 @@ fn envelope(payload: &str) -> Vec<u8> {
     format!(r#" {{ "eventType" : "document.processed", "payload" :{payload} }} "#).into_bytes()
 }
 
-/// Bytes and signature, for all of them.
+/// ING-3, ING-4, SEC-1, P03, P04: bytes and signature, for all of them.
 #[tokio::test]
 async fn odd_payloads_arrive_byte_for_byte_and_verify() {
     let server = TestServer::start().await;
@@ -100,7 +101,7 @@ async fn odd_payloads_arrive_byte_for_byte_and_verify() {
     }
 }
 
-/// After a restart too: from the disk as from memory.
+/// ING-3 after a restart: from the disk as from memory.
 #[tokio::test]
 async fn odd_payloads_are_the_same_bytes_when_they_are_read_back_for_a_retry() {
     let server = TestServer::start().await;
@@ -126,7 +127,7 @@ async fn odd_payloads_are_the_same_bytes_when_they_are_read_back_for_a_retry() {
     assert_eq!((bodies(first), bodies(second)), (expected.clone(), expected));
 }
 
-/// The largest payload arrives whole, one byte more is refused and not stored.
+/// ING-5, P01: the largest payload arrives whole, one byte more is refused and not stored.
 #[tokio::test]
 async fn a_payload_of_one_mebibyte_arrives_and_a_longer_one_is_refused() {
     const MEBIBYTE: usize = 1024 * 1024;
@@ -143,7 +144,7 @@ async fn a_payload_of_one_mebibyte_arrives_and_a_longer_one_is_refused() {
     assert_eq!(server.client().get(&path).await.items().len(), 1);
 }
 
-/// Fifty callers at once, one message, one delivery, one answer; also after a restart.
+/// ING-1, P07: fifty callers at once, one message, one delivery, one answer; also after a restart.
 #[tokio::test]
 async fn fifty_parallel_requests_with_one_idempotency_key_are_one_message() {
     let server = TestServer::start().await;
@@ -167,7 +168,7 @@ async fn fifty_parallel_requests_with_one_idempotency_key_are_one_message() {
     assert_eq!(receiver.requests().len(), 1);
 }
 
-/// A defined answer that names the place, nothing stored, nothing sent.
+/// ING-6, P02, P04, P05: a defined answer that names the place, nothing stored, nothing sent.
 #[tokio::test]
 async fn what_is_no_message_is_refused_and_leaves_nothing_behind() {
     let server = TestServer::start().await;
@@ -201,7 +202,7 @@ async fn what_is_no_message_is_refused_and_leaves_nothing_behind() {
     assert!(receiver.requests().is_empty());
 }
 
-/// An endpoint whose type and channels all match gets one delivery.
+/// ING-8: an endpoint whose type and channels all match gets one delivery.
 #[tokio::test]
 async fn channels_choose_endpoints_and_an_endpoint_gets_a_message_once() {
     let server = TestServer::start().await;
@@ -219,7 +220,7 @@ async fn channels_choose_endpoints_and_an_endpoint_gets_a_message_once() {
     assert_eq!(counts, [2, 1, 0], "an endpoint with channels gets nothing without one");
 }
 
-/// No endpoint, no work, and none later either.
+/// ING-7: no endpoint, no work, and none later either.
 #[tokio::test]
 async fn an_endpoint_gets_no_message_from_before_its_time() {
     let server = TestServer::start().await;
@@ -262,7 +263,7 @@ async fn an_event_id_names_one_message() {
     assert_eq!(receiver.requests().len(), 1);
 }
 
-/// A client that follows a redirect would repeat a POST as a GET.
+/// ING-10: a client that follows a redirect would repeat a POST as a GET.
 #[tokio::test]
 async fn publishing_is_never_answered_with_a_redirect() {
     let server = TestServer::start().await;
@@ -282,7 +283,7 @@ async fn publishing_is_never_answered_with_a_redirect() {
     receiver.wait_for(1).await;
 }
 
-/// A caller that goes away after the commit repeats itself with its key and gets the first answer.
+/// ING-2, DUR-1: a caller that goes away after the commit repeats itself with its key and gets the first answer.
 #[tokio::test]
 async fn a_repetition_after_a_crash_gets_the_first_answer() {
     let server = TestServer::start().await;
@@ -301,7 +302,7 @@ async fn a_repetition_after_a_crash_gets_the_first_answer() {
     assert_eq!(receiver.requests().len(), 1);
 }
 
-/// A key that cannot be kept is refused before anything is stored.
+/// P08: a key that cannot be kept is refused before anything is stored.
 #[tokio::test]
 async fn idempotency_keys_are_1_to_256_visible_characters() {
     let server = TestServer::start().await;

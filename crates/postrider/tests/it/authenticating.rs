@@ -51,7 +51,7 @@ async fn without_a_token_nothing_is_sent_and_the_attempt_says_why() {
     assert_eq!(server.attempts(&message).await.statuses(), [0, 200]);
 }
 
-/// A second request after a 401 begins as late as any other, so it is not sent to a disabled endpoint.
+/// LIFE-2: a second request after a 401 begins as late as any other, so it is not sent to a disabled endpoint.
 #[tokio::test]
 async fn a_401_is_not_followed_by_a_second_request_once_the_endpoint_is_disabled() {
     let server = TestServer::start().await;

@@ -47,7 +47,7 @@ async fn deliveries_never_go_to_the_server_itself() {
     assert_eq!(attempts.statuses(), [0]);
 }
 
-/// The name was public when it was configured, and leads inside when it is delivered to.
+/// SSRF-1: the name was public when it was configured, and leads inside when it is delivered to.
 #[tokio::test]
 async fn a_name_that_leads_to_a_private_address_is_blocked_when_it_is_dialled() {
     let dns = StubDns::default()
@@ -64,7 +64,7 @@ async fn a_name_that_leads_to_a_private_address_is_blocked_when_it_is_dialled() 
     assert_eq!(attempts.outcomes(), ["blocked", "blocked", "blocked"]);
 }
 
-/// Wherever a URL can be given, the same is refused, by the member
+/// U01, U03, U04, U05, U14, U17 to U24, SSRF-4, SSRF-11: wherever a URL can be given, the same is refused, by the member
 /// that holds it.
 #[tokio::test]
 async fn urls_that_may_not_be_called_are_refused_wherever_they_can_be_given() {
@@ -123,7 +123,7 @@ async fn urls_that_may_not_be_called_are_refused_wherever_they_can_be_given() {
     assert_eq!(shown["url"], "https://example.com/hook", "nothing was changed");
 }
 
-/// A test send and a token request go through the same policy; the client's secret is not sent.
+/// SSRF-6, O03: a test send and a token request go through the same policy; the client's secret is not sent.
 #[tokio::test]
 async fn test_sends_and_token_requests_are_blocked_like_deliveries() {
     let dns = StubDns::default()
@@ -147,7 +147,7 @@ async fn test_sends_and_token_requests_are_blocked_like_deliveries() {
     }
 }
 
-/// Neither a token request nor what it carries follows a redirect.
+/// O03, U27, SSRF-3: neither a token request nor what it carries follows a redirect.
 #[tokio::test]
 async fn a_token_endpoint_that_redirects_gets_no_second_request() {
     let server = TestServer::start().await;
@@ -164,7 +164,7 @@ async fn a_token_endpoint_that_redirects_gets_no_second_request() {
     assert_eq!((elsewhere.requests().len(), receiver.requests().len()), (0, 0));
 }
 
-/// What is blocked is shown with its reason, and retried: names can lead elsewhere later.
+/// SSRF-8: what is blocked is shown with its reason, and retried: names can lead elsewhere later.
 #[tokio::test]
 async fn a_blocked_delivery_says_why() {
     let dns = StubDns::default().with("inside.example.com", &[&["10.0.0.1"]]);

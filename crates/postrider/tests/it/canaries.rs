@@ -1,4 +1,4 @@
-//! One credential of every kind, each with a mark of its own, through success, failure, 401 and echo; afterwards no
+//! K06: one credential of every kind, each with a mark of its own, through success, failure, 401 and echo; afterwards no
 //! file, log line, answer or metric holds one, in any spelling.
 
 use crate::process::{Process, run};

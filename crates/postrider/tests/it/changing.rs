@@ -34,7 +34,7 @@ fn signed(request: &Received, secret: &Value) -> bool {
     field("webhook-signature").split(' ').any(|own| own == expected)
 }
 
-/// The history keeps the URL of each attempt.
+/// RET-14, H10: the history keeps the URL of each attempt.
 #[tokio::test]
 async fn a_pending_retry_goes_to_the_new_url_with_the_new_headers() {
     let server = TestServer::start().await;
@@ -55,7 +55,7 @@ async fn a_pending_retry_goes_to_the_new_url_with_the_new_headers() {
     );
 }
 
-/// The rotated secret signs a retry; without overlap it signs alone.
+/// RET-14, K09, SEC-2: the rotated secret signs a retry; without overlap it signs alone.
 #[tokio::test]
 async fn a_pending_retry_is_signed_with_the_secret_as_it_stands() {
     let server = TestServer::start().await;
@@ -69,7 +69,7 @@ async fn a_pending_retry_is_signed_with_the_secret_as_it_stands() {
     assert_eq!((signed(&request, &old), signed(&request, &new)), (false, true));
 }
 
-/// Whoever has either secret can verify during the overlap, and only the new one after it.
+/// K09, SEC-2: whoever has either secret can verify during the overlap, and only the new one after it.
 #[tokio::test]
 async fn during_the_overlap_both_secrets_sign() {
     let server = TestServer::start().await;
@@ -90,7 +90,7 @@ async fn during_the_overlap_both_secrets_sign() {
     assert_eq!((verified(&old), verified(&new)), (vec![true, false], vec![true, true]));
 }
 
-/// What waits for a deleted endpoint is cancelled, its history stays, and nothing is sent any more.
+/// LIFE-1: what waits for a deleted endpoint is cancelled, its history stays, and nothing is sent any more.
 #[tokio::test]
 async fn deleting_an_endpoint_cancels_what_waits_for_it() {
     let server = TestServer::start().await;
@@ -103,7 +103,7 @@ async fn deleting_an_endpoint_cancels_what_waits_for_it() {
     assert_eq!(server.attempts(&message).await.statuses(), [503], "what happened can still be read");
 }
 
-/// The same for a whole application, in the middle of an attempt.
+/// LIFE-1, I10: the same for a whole application, in the middle of an attempt.
 #[tokio::test]
 async fn deleting_an_application_during_an_attempt_ends_with_that_attempt() {
     let server = TestServer::start().await;
@@ -117,7 +117,7 @@ async fn deleting_an_application_during_an_attempt_ends_with_that_attempt() {
     server.client().get(&app.path()).await.expect(404);
 }
 
-/// No attempt begins after the answer, also of what was due; afterwards all of it goes on.
+/// LIFE-2: no attempt begins after the answer, also of what was due; afterwards all of it goes on.
 #[tokio::test]
 async fn a_disabled_endpoint_gets_nothing_until_it_is_enabled() {
     let server = TestServer::start().await;
@@ -153,7 +153,7 @@ async fn what_is_held_beyond_its_deadline_is_not_sent_when_the_endpoint_is_enabl
     assert_eq!(standing(&server, &message).await["statusText"], "fail");
 }
 
-/// Absent members stay as they are, `null` clears, and credentials are never lost by leaving them out.
+/// LIFE-8: absent members stay as they are, `null` clears, and credentials are never lost by leaving them out.
 #[tokio::test]
 async fn a_patch_clears_what_is_null_and_keeps_what_is_absent() {
     let server = TestServer::start().await;
@@ -170,7 +170,7 @@ async fn a_patch_clears_what_is_null_and_keeps_what_is_absent() {
     assert_eq!(receiver.wait_for(1).await[0].header("x-api-key"), Some("kept"));
 }
 
-/// A change holds on the next message.
+/// LIFE-3: ruling 19, a change holds on the next message.
 #[tokio::test]
 async fn a_new_filter_holds_on_the_next_message() {
     let server = TestServer::start().await;
@@ -187,7 +187,7 @@ async fn a_new_filter_holds_on_the_next_message() {
     assert!(rounds.iter().all(|round| round.as_u64().unwrap() % 2 == 1), "{rounds:?}");
 }
 
-/// A list of types that is empty would be a filter that lets nothing, or everything, through: it is refused.
+/// LIFE-10: a list of types that is empty would be a filter that lets nothing, or everything, through: it is refused.
 #[tokio::test]
 async fn an_empty_filter_is_refused_and_an_unknown_type_named() {
     let server = TestServer::start().await;

@@ -3,6 +3,7 @@
 use crate::process::run;
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
+/// MIG-6.
 #[test]
 fn an_unknown_setting_stops_the_start_and_names_the_nearest_known_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -16,6 +17,7 @@ fn an_unknown_setting_stops_the_start_and_names_the_nearest_known_one() {
     assert!(!folder.path().join("postrider-data").exists(), "nothing was created");
 }
 
+/// MIG-7.
 #[test]
 fn the_effective_configuration_is_printed_with_its_origins_and_without_secrets() {
     let folder = tempfile::tempdir().unwrap();
@@ -30,7 +32,7 @@ fn the_effective_configuration_is_printed_with_its_origins_and_without_secrets()
     assert!(!said.output.contains("canary"), "{said:?}");
 }
 
-/// Each of these is refused with 78 and a reason, before anything listens.
+/// K01: each of these is refused with 78 and a reason, before anything listens.
 #[test]
 fn a_start_without_a_usable_keyring_is_refused_and_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();

@@ -40,7 +40,7 @@ async fn attempts(server: &TestServer, app: &App) -> Vec<Value> {
     server.client().get(&path).await.items()
 }
 
-/// What cannot be opened is never sent without; its owner sees why, and others get theirs.
+/// DUR-4, DUR-5, K03: what cannot be opened is never sent without; its owner sees why, and others get theirs.
 #[tokio::test]
 async fn a_secret_that_cannot_be_opened_fails_its_own_deliveries_visibly() {
     for kind in ["signing%", "%header%"] {
@@ -72,7 +72,7 @@ async fn a_secret_that_cannot_be_opened_fails_its_own_deliveries_visibly() {
     }
 }
 
-/// One row that cannot be read stops neither publishing nor the other endpoints of its application.
+/// DUR-4, ING-9: one row that cannot be read stops neither publishing nor the other endpoints of its application.
 #[tokio::test]
 async fn an_endpoint_that_cannot_be_read_stops_nothing_else() {
     for assignment in ["headers = 'no JSON'", "url = 'no URL'", "oauth = '{}'", "retry = '[]'"] {
@@ -96,7 +96,7 @@ async fn an_endpoint_that_cannot_be_read_stops_nothing_else() {
     }
 }
 
-/// A delivery whose payload is gone ends, and does not come back for ever.
+/// DUR-4: a delivery whose payload is gone ends, and does not come back for ever.
 #[tokio::test]
 async fn a_delivery_without_its_payload_ends() {
     let server = TestServer::start().await;
@@ -124,7 +124,7 @@ impl Resolve for Panics {
     }
 }
 
-/// A panic ends its own attempt, which its owner sees, and is counted.
+/// DUR-9: a panic ends its own attempt, which its owner sees, and is counted.
 #[tokio::test]
 async fn a_panic_in_an_attempt_is_a_failed_attempt_and_nothing_else() {
     let server = TestServer::with_resolver(Arc::new(Panics)).await;
@@ -147,7 +147,7 @@ async fn a_panic_in_an_attempt_is_a_failed_attempt_and_nothing_else() {
     server.client().get("/api/v1/health").await.expect(200);
 }
 
-/// Whoever locks the database for a while (a backup, a curious operator) costs time, and nothing else.
+/// DUR-3: whoever locks the database for a while (a backup, a curious operator) costs time, and nothing else.
 #[tokio::test]
 async fn a_database_that_is_locked_for_a_while_is_waited_for() {
     let server = TestServer::start().await;

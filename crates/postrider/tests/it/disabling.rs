@@ -3,6 +3,7 @@
 use postrider_testing::{Receiver, TestServer, minutes};
 use serde_json::{Value, json};
 
+/// E13.
 #[tokio::test]
 async fn an_endpoint_that_answers_410_is_disabled_with_the_reason_shown() {
     let server = TestServer::start().await;
@@ -35,7 +36,7 @@ async fn retries_of_a_disabled_endpoint_are_held_until_it_is_enabled_again() {
     assert_eq!(server.attempts(&message).await.statuses(), [503, 200]);
 }
 
-/// 410 ends its own delivery; what else was waiting goes on when the endpoint is enabled again.
+/// E13, LIFE-2: 410 ends its own delivery; what else was waiting goes on when the endpoint is enabled again.
 #[tokio::test]
 async fn after_a_410_other_deliveries_are_held_and_the_refused_one_is_not_repeated() {
     let server = TestServer::start().await;
@@ -55,7 +56,7 @@ async fn after_a_410_other_deliveries_are_held_and_the_refused_one_is_not_repeat
     assert_eq!(server.attempts(&refused).await.statuses(), [410]);
 }
 
-/// What is asked for by hand waits too, and goes once when the endpoint is enabled.
+/// LIFE-2 for what is asked for by hand: it waits too, and goes once when the endpoint is enabled.
 #[tokio::test]
 async fn a_resend_to_a_disabled_endpoint_waits_until_it_is_enabled() {
     let server = TestServer::start().await;

@@ -33,7 +33,7 @@ async fn fill(server: &TestServer) {
     panic!("it never gets full");
 }
 
-/// Nothing is accepted that cannot be kept, nothing sent that cannot be recorded, reading goes on; and
+/// DUR-7, R-FULL: nothing is accepted that cannot be kept, nothing sent that cannot be recorded, reading goes on; and
 /// when space returns, so does the service.
 #[tokio::test]
 async fn a_full_disk_refuses_and_pauses_and_recovers_without_a_restart() {
@@ -67,7 +67,7 @@ async fn a_full_disk_refuses_and_pauses_and_recovers_without_a_restart() {
     assert_eq!(server.wait_for_attempts(&later, 1).await.statuses(), [200]);
 }
 
-/// What was accepted before is intact after a restart with more space.
+/// DUR-7: what was accepted before is intact after a restart with more space.
 #[tokio::test]
 async fn nothing_accepted_is_lost_by_a_full_disk() {
     let server = small().await;
@@ -88,7 +88,7 @@ async fn nothing_accepted_is_lost_by_a_full_disk() {
     server.client().get("/api/v1/health").await.expect(200);
 }
 
-/// Results that find no space wait for it; meanwhile nothing is sent again.
+/// RET-11: results that find no space wait for it; meanwhile nothing is sent again.
 #[tokio::test]
 async fn results_that_cannot_be_stored_yet_are_stored_later_and_nothing_is_sent_twice() {
     const IN_FLIGHT: usize = 10;

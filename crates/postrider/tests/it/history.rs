@@ -56,7 +56,7 @@ async fn a_resend_is_one_manual_attempt_more() {
     assert_eq!(attempts.last()["triggerType"], 1);
 }
 
-/// An answer is kept as far as it goes, shown safely, and changes nothing
+/// HTTP-1, HTTP-4, HTTP-6, E06, E09, E15, RET-10: an answer is kept as far as it goes, shown safely, and changes nothing
 /// about the outcome.
 #[tokio::test]
 async fn long_and_odd_answers_are_cut_and_kept_as_bytes() {
@@ -95,7 +95,7 @@ async fn long_and_odd_answers_are_cut_and_kept_as_bytes() {
     }
 }
 
-/// An answer that drips is cut after two seconds; its status counts.
+/// HTTP-2, E04, E05: an answer that drips is cut after two seconds; its status counts.
 #[tokio::test]
 async fn an_answer_that_never_ends_is_judged_by_its_status() {
     let server = TestServer::start().await;
@@ -112,7 +112,7 @@ async fn an_answer_that_never_ends_is_judged_by_its_status() {
     }
 }
 
-/// Where the time of an attempt went.
+/// OPS-9: where the time of an attempt went.
 #[tokio::test]
 async fn an_attempt_tells_where_its_time_went() {
     let server = TestServer::start().await;

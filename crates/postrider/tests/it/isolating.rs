@@ -13,7 +13,7 @@ async fn send(server: &TestServer, app: &App, count: usize) {
     }
 }
 
-/// Attempts that wait hold nothing that the API or other endpoints need.
+/// ISO-2, ISO-8: attempts that wait hold nothing that the API or other endpoints need.
 #[tokio::test]
 async fn many_hanging_endpoints_hold_up_neither_the_api_nor_a_healthy_endpoint() {
     let server = TestServer::with(|config| config.delivery.in_flight_total = 400).await;
@@ -32,7 +32,7 @@ async fn many_hanging_endpoints_hold_up_neither_the_api_nor_a_healthy_endpoint()
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
 }
 
-/// A backlog does not stand in the way of what comes later for others.
+/// ISO-3, ISO-5: a backlog does not stand in the way of what comes later for others.
 #[tokio::test]
 async fn a_backlog_of_one_endpoint_does_not_delay_the_first_delivery_of_another() {
     let server = TestServer::start().await;
@@ -48,6 +48,7 @@ async fn a_backlog_of_one_endpoint_does_not_delay_the_first_delivery_of_another(
     slow.wait_for(300).await;
 }
 
+/// ISO-6.
 #[tokio::test]
 async fn a_failed_delivery_does_not_hold_up_later_ones_of_its_endpoint() {
     let server = TestServer::start().await;
@@ -59,7 +60,7 @@ async fn a_failed_delivery_does_not_hold_up_later_ones_of_its_endpoint() {
     assert_eq!(receiver.requests().len(), 2, "the failed one waits for its retry");
 }
 
-/// One hangs, nine do not notice.
+/// ISO-1: one hangs, nine do not notice.
 #[tokio::test]
 async fn one_hanging_endpoint_delays_none_of_the_healthy_ones() {
     let server = TestServer::start().await;
@@ -80,7 +81,7 @@ async fn one_hanging_endpoint_delays_none_of_the_healthy_ones() {
     assert!(!hanging.requests().is_empty());
 }
 
-/// Hundreds of retries become due at once.
+/// ISO-3: hundreds of retries become due at once.
 #[tokio::test]
 async fn due_retries_of_one_endpoint_do_not_delay_another() {
     let server = TestServer::start().await;
@@ -100,7 +101,7 @@ async fn due_retries_of_one_endpoint_do_not_delay_another() {
     assert!(failing.requests().len() < 600, "the retries still run");
 }
 
-/// Publishers, readers and deliveries at once; nobody is told that the database is busy.
+/// SQL-1, ISO-12: publishers, readers and deliveries at once; nobody is told that the database is busy.
 #[tokio::test]
 async fn publishers_and_readers_at_once_are_all_served() {
     let server = TestServer::start().await;
@@ -124,7 +125,7 @@ async fn publishers_and_readers_at_once_are_all_served() {
     receiver.wait_for(200).await;
 }
 
-/// Of changes that meet, each succeeds or is told so.
+/// LIFE-9: of changes that meet, each succeeds or is told so.
 #[tokio::test]
 async fn changes_that_meet_are_conflicts_and_not_failures() {
     let server = TestServer::start().await;

@@ -32,7 +32,7 @@ fn authorizations(receiver: &Receiver) -> Vec<String> {
     receiver.requests().iter().map(header).collect()
 }
 
-/// A slow token endpoint is asked once for all that wait.
+/// O05, SEC-8: a slow token endpoint is asked once for all that wait.
 #[tokio::test]
 async fn fifty_deliveries_at_once_share_one_token_request() {
     let server = TestServer::with(|config| config.delivery.in_flight_per_endpoint = 50).await;
@@ -47,7 +47,7 @@ async fn fifty_deliveries_at_once_share_one_token_request() {
     assert_eq!(tokens.requests().len(), 1);
 }
 
-/// Both parts are form-encoded before base64 (RFC 6749, section 2.3.1), as the token endpoint sees it.
+/// O01: both parts are form-encoded before base64 (RFC 6749, section 2.3.1), as the token endpoint sees it.
 #[tokio::test]
 async fn client_id_and_secret_are_form_encoded_before_base64() {
     let server = TestServer::start().await;
@@ -95,7 +95,7 @@ async fn with_client_secret_post_id_and_secret_stand_in_the_form() {
     assert_eq!(asked.header("authorization"), None);
 }
 
-/// One refresh and one resend, within the same attempt.
+/// O08, SEC-8: one refresh and one resend, within the same attempt.
 #[tokio::test]
 async fn a_401_fetches_a_new_token_once_and_sends_again_in_the_same_attempt() {
     let server = TestServer::start().await;
@@ -113,7 +113,7 @@ async fn a_401_fetches_a_new_token_once_and_sends_again_in_the_same_attempt() {
     assert_eq!(tokens.requests().len(), 2);
 }
 
-/// A receiver that always answers 401 cannot make us hammer the token endpoint.
+/// O08: a receiver that always answers 401 cannot make us hammer the token endpoint.
 #[tokio::test]
 async fn an_endpoint_that_always_answers_401_costs_few_tokens_and_says_so() {
     let server = TestServer::start().await;
@@ -128,7 +128,7 @@ async fn an_endpoint_that_always_answers_401_costs_few_tokens_and_says_so() {
     assert!(tokens.requests().len() <= 2, "{} token requests", tokens.requests().len());
 }
 
-/// Visible, retried, and never sent without a token; the token endpoint's words are not kept.
+/// SEC-8, ruling 17, O12: visible, retried, and never sent without a token; the token endpoint's words are not kept.
 #[tokio::test]
 async fn while_there_is_no_token_attempts_fail_visibly_and_nothing_is_sent() {
     let server = TestServer::start().await;
@@ -162,7 +162,7 @@ async fn while_there_is_no_token_attempts_fail_visibly_and_nothing_is_sent() {
     assert_eq!(authorizations(&receiver), ["Bearer at-last"]);
 }
 
-/// The old token and the old secret are of no use from the answer on.
+/// O07, SEC-9: the old token and the old secret are of no use from the answer on.
 #[tokio::test]
 async fn a_changed_secret_counts_from_the_next_delivery_on() {
     let server = TestServer::start().await;
@@ -182,7 +182,7 @@ async fn a_changed_secret_counts_from_the_next_delivery_on() {
     assert_ne!(basic[0], basic[1]);
 }
 
-/// A token endpoint that hangs is its own endpoints' trouble.
+/// SEC-9: a token endpoint that hangs is its own endpoints' trouble.
 #[tokio::test]
 async fn a_hanging_token_endpoint_holds_up_no_other_endpoint() {
     let server = TestServer::start().await;
@@ -198,7 +198,7 @@ async fn a_hanging_token_endpoint_holds_up_no_other_endpoint() {
     assert!(guarded_receiver.requests().is_empty());
 }
 
-/// The same token endpoint and client id, other applications: no token is shared.
+/// I07, SEC-9: the same token endpoint and client id, other applications: no token is shared.
 #[tokio::test]
 async fn tokens_are_not_shared_between_applications() {
     let server = TestServer::start().await;

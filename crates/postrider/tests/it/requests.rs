@@ -14,7 +14,7 @@ fn names(request: &Received) -> Vec<&str> {
     request.headers.iter().map(|(name, _)| name.as_str()).collect()
 }
 
-/// Nothing that was not asked for, each field once, custom ones last and spelt as given.
+/// H12, H06, HTTP-8, HTTP-9: nothing that was not asked for, each field once, custom ones last and spelt as given.
 #[tokio::test]
 async fn a_delivery_has_these_header_fields_and_no_others() {
     let server = TestServer::start().await;
@@ -23,7 +23,7 @@ async fn a_delivery_has_these_header_fields_and_no_others() {
     let path = format!("{}/headers", endpoint.path());
     let own = json!({ "headers": { "x-LOUD-quiet": "1" } });
     server.client().put(&path, own).await.expect(204);
-    // Nothing of ours can be given twice, so that no winner is needed.
+    // HTTP-8: nothing of ours can be given twice, so that no winner is needed.
     for name in ["User-Agent", "content-type", "HOST", "Webhook-Id", "svix-signature", "Content-Length"] {
         server.client().put(&path, json!({ "headers": { name: "x" } })).await.expect(422);
     }
@@ -75,7 +75,7 @@ async fn svix_headers_can_be_left_out() {
     assert!(request.header("webhook-signature").is_some());
 }
 
-/// One connection serves many deliveries, and no endpoint opens more than it may have in flight.
+/// HTTP-12: one connection serves many deliveries, and no endpoint opens more than it may have in flight.
 #[tokio::test]
 async fn deliveries_share_connections() {
     let server = TestServer::start().await;
@@ -101,7 +101,7 @@ async fn exchange(server: &TestServer, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// What two parsers could read in two ways is refused, and the connection ends.
+/// P09: what two parsers could read in two ways is refused, and the connection ends.
 #[tokio::test]
 async fn requests_that_can_be_read_in_two_ways_are_refused() {
     let server = TestServer::start().await;
@@ -134,7 +134,7 @@ async fn requests_that_can_be_read_in_two_ways_are_refused() {
     assert!(receiver.requests().is_empty());
 }
 
-/// Neither headers nor odd paths lead to another route.
+/// P12, P13: neither headers nor odd paths lead to another route.
 #[tokio::test]
 async fn odd_paths_and_overriding_headers_lead_nowhere_else() {
     let server = TestServer::start().await;
@@ -160,7 +160,7 @@ async fn odd_paths_and_overriding_headers_lead_nowhere_else() {
     assert!((400..500).contains(&client.get(&long).await.status));
 }
 
-/// A line for each failed attempt with its ids and the origin; no path, and nothing that a name can
+/// OPS-3, P17, HTTP-18: a line for each failed attempt with its ids and the origin; no path, and nothing that a name can
 /// break out of.
 #[tokio::test]
 async fn a_failed_attempt_is_one_line_with_ids_and_without_the_path() {

@@ -42,7 +42,7 @@ async fn a_pending_delivery_keeps_its_message() {
     assert!(server.attempts(&message).await.len() > 5);
 }
 
-/// A payload that its publisher wanted gone is gone, the history stays, and sending it again says why not.
+/// RTN-5, RTN-9: a payload that its publisher wanted gone is gone, the history stays, and sending it again says why not.
 #[tokio::test]
 async fn an_expired_payload_leaves_the_history_and_cannot_be_sent_again() {
     let server = TestServer::with(|config| config.delivery.retention.sweep_interval_secs = 1).await;
@@ -69,7 +69,7 @@ async fn an_expired_payload_leaves_the_history_and_cannot_be_sent_again() {
     assert_eq!(receiver.requests().len(), 2);
 }
 
-/// Keys are forgotten too; then the same key makes another message.
+/// RTN-10: keys are forgotten too; then the same key makes another message.
 #[tokio::test]
 async fn an_idempotency_key_is_remembered_for_a_day() {
     let server = TestServer::start().await;

@@ -10,7 +10,7 @@ use postrider_testing::{Endpoint, Reply, TestServer, hours};
 use serde_json::json;
 use std::{collections::BTreeSet, time::Duration};
 
-/// What runs is finished and recorded; nothing is sent twice.
+/// DUR-6: what runs is finished and recorded; nothing is sent twice.
 #[tokio::test]
 async fn a_stop_lets_running_attempts_finish() {
     let server = TestServer::start().await;
@@ -23,7 +23,7 @@ async fn a_stop_lets_running_attempts_finish() {
     assert_eq!(receiver.requests().len(), 1);
 }
 
-/// A stop is no reason to fail; what hangs ends with its own deadline and is retried after the restart.
+/// DUR-6: a stop is no reason to fail; what hangs ends with its own deadline and is retried after the restart.
 #[tokio::test]
 async fn a_hanging_attempt_delays_a_stop_only_until_its_deadline() {
     let server = TestServer::start().await;
@@ -36,7 +36,7 @@ async fn a_hanging_attempt_delays_a_stop_only_until_its_deadline() {
     assert_eq!(server.attempts(&message).await.outcomes(), ["timeout", "succeeded"]);
 }
 
-/// The attempt that the crash cut off is in the history, and the delivery goes on at once.
+/// DUR-2: the attempt that the crash cut off is in the history, and the delivery goes on at once.
 #[tokio::test]
 async fn a_crash_during_an_attempt_costs_one_repetition() {
     let server = TestServer::start().await;
@@ -52,7 +52,7 @@ async fn a_crash_during_an_attempt_costs_one_repetition() {
     assert_eq!(receiver.requests().len(), 2);
 }
 
-/// What was acknowledged is delivered whatever was in memory.
+/// DUR-1, DUR-8: what was acknowledged is delivered whatever was in memory.
 #[tokio::test]
 async fn a_crash_right_after_the_answer_loses_nothing() {
     let server = TestServer::start().await;
@@ -93,7 +93,7 @@ async fn a_delivery_that_kills_the_process_three_times_is_set_aside() {
     assert_eq!(receiver.requests().len(), 4);
 }
 
-/// Visible to the endpoint's owner, retried by the schedule, and nothing is sent.
+/// DUR-4, DUR-5: visible to the endpoint's owner, retried by the schedule, and nothing is sent.
 #[tokio::test]
 async fn a_stored_header_that_is_not_allowed_makes_a_failed_attempt_that_its_owner_sees() {
     let server = TestServer::start().await;
@@ -124,7 +124,7 @@ async fn store_header(server: &TestServer, endpoint: &Endpoint, name: &str, valu
         .unwrap();
 }
 
-/// A stop in the middle of a backlog loses nothing, fails nothing and repeats nothing.
+/// DUR-6, DUR-8: a stop in the middle of a backlog loses nothing, fails nothing and repeats nothing.
 #[tokio::test]
 async fn a_stop_in_the_middle_of_a_backlog_repeats_nothing() {
     let server = TestServer::start().await;
@@ -145,7 +145,7 @@ async fn a_stop_in_the_middle_of_a_backlog_repeats_nothing() {
     assert_eq!((requests.len(), delivered), (60, accepted));
 }
 
-/// Everything that was configured and everything that waits is there after a restart.
+/// DUR-8: everything that was configured and everything that waits is there after a restart.
 #[tokio::test]
 async fn a_restart_keeps_configuration_secrets_and_pending_retries() {
     let server = TestServer::start().await;

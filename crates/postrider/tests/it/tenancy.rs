@@ -26,7 +26,7 @@ async fn of_app(server: &TestServer, app: &App) -> Client {
     key(server, postrider::dev::ENVIRONMENT, Scope::Application { id, feature_flags: BTreeSet::new() }).await
 }
 
-/// A customer's own key opens that customer's application and no other.
+/// TEN-1, I04: a customer's own key opens that customer's application and no other.
 #[tokio::test]
 async fn a_key_of_one_application_sees_its_application_alone() {
     let server = TestServer::start().await;
@@ -62,13 +62,14 @@ async fn a_key_of_one_application_sees_its_application_alone() {
     client.get(&crossed).await.expect(404);
     // By uid as by id.
     client.get("/api/v1/app/other").await.expect(404);
+    // I06.
     let resend = format!("/api/v1/app/{}/msg/{}/endpoint/{}/resend", own.id, messages[0].id, endpoints[1].id);
     client.post_empty(&resend).await.expect(404);
     server.clock.quiet().await;
     assert_eq!(receiver.requests().len(), 2);
 }
 
-/// Who configures endpoints cannot map the operator's network by what deliveries report.
+/// U13, SSRF-8: who configures endpoints cannot map the operator's network by what deliveries report.
 #[tokio::test]
 async fn a_customer_cannot_tell_a_private_host_from_one_that_does_not_exist() {
     let dns = StubDns::default().with("inside.example.com", &[&["10.0.0.1"]]);
@@ -100,7 +101,7 @@ async fn a_customer_cannot_tell_a_private_host_from_one_that_does_not_exist() {
     assert!(!veiled.iter().any(|attempt| attempt.to_string().contains("10.0.0.1")), "{veiled:?}");
 }
 
-/// Names and keys that people choose may be the same elsewhere.
+/// TEN-2: names and keys that people choose may be the same elsewhere.
 #[tokio::test]
 async fn environments_share_no_name_no_key_and_no_delivery() {
     let server = TestServer::start().await;
@@ -124,7 +125,7 @@ async fn environments_share_no_name_no_key_and_no_delivery() {
     assert_eq!(ids.len(), 2);
 }
 
-/// What a publisher's machine holds cannot read what consumers keep secret.
+/// I05: what a publisher's machine holds cannot read what consumers keep secret.
 #[tokio::test]
 async fn a_key_for_publishing_publishes_and_reads_nothing() {
     let server = TestServer::start().await;
@@ -139,6 +140,7 @@ async fn a_key_for_publishing_publishes_and_reads_nothing() {
     }
 }
 
+/// TEN-7.
 #[tokio::test]
 async fn without_dev_metrics_want_their_token() {
     let server = TestServer::strict(|_| {}).await;
@@ -154,7 +156,7 @@ async fn without_dev_metrics_want_their_token() {
     assert!(String::from_utf8_lossy(&page.bytes).contains("postrider_deliveries_pending"));
 }
 
-/// An idempotency key belongs to the environment, so that a new API key changes nothing.
+/// P07: an idempotency key belongs to the environment, so that a new API key changes nothing.
 #[tokio::test]
 async fn an_idempotency_key_outlives_the_api_key_it_came_with() {
     let server = TestServer::start().await;

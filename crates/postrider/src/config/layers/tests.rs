@@ -30,6 +30,7 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
     assert_eq!(loaded.origins["server.listen"], Origin::Flag);
 }
 
+/// MIG-6, MIG-7.
 #[test]
 fn an_unknown_setting_is_refused_with_the_nearest_known_one() {
     let error = with_file("[server]\nlisten_adress = \"x\"\n", &[]).unwrap_err();
@@ -61,6 +62,7 @@ fn a_value_of_the_wrong_type_names_the_setting_and_its_origin() {
     assert!(error.0.contains("log.format"), "{error}");
 }
 
+/// OPS-8.
 #[test]
 fn lists_and_files_in_the_environment_are_read() {
     let directory = tempfile::tempdir().unwrap();
