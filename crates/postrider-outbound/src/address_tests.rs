@@ -188,7 +188,7 @@ fn a_deny_rule_wins_over_an_allow_rule() {
     assert_eq!(classify(ip("10.8.1.1"), 443, &policy), Verdict::Allowed);
 }
 
-/// Ruling 8: `--dev` opens loopback and no other private address; U26: but not our own listener.
+/// `--dev` opens loopback and no other private address; U26: but not our own listener.
 #[test]
 fn dev_opens_loopback_and_nothing_else() {
     let policy = AddressPolicy {

@@ -131,7 +131,7 @@ async fn a_token_is_renewed_in_the_background() {
     assert_eq!((text(&new), new.cached, idp.requests().len()), ("two", true, 2));
 }
 
-/// O08, ruling 17: a 401 to a cached token fetches once; to a fresh one, or again within a minute, nothing.
+/// O08: a 401 to a cached token fetches once; to a fresh one, or again within a minute, nothing.
 #[tokio::test]
 async fn a_401_replaces_a_cached_token_once() {
     let idp =

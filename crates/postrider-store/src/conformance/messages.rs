@@ -235,7 +235,7 @@ pub async fn a_message_for_later_is_due_then_and_not_before(store: &dyn Store) {
     assert_eq!(claim_one(store).await.due_at, at);
 }
 
-/// Ruling 19, LIFE-3: configuration in memory never outlives a change.
+/// LIFE-3: configuration in memory never outlives a change.
 pub async fn a_changed_configuration_counts_for_the_next_message(store: &dyn Store) {
     let scope = application(store).await;
     let id = endpoint(store, &scope).await;

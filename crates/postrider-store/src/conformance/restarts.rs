@@ -115,7 +115,7 @@ pub async fn a_lease_that_was_not_started_is_due_again_without_a_trace(harness: 
     assert_eq!(record(&*store, &claimed, NextStep::Delivered).await, Recorded::Stored(State::Delivered));
 }
 
-/// DUR-2, ruling 16.
+/// DUR-2.
 pub async fn an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a_death(
     harness: &mut dyn Harness,
 ) {

@@ -170,7 +170,7 @@ async fn a_patch_clears_what_is_null_and_keeps_what_is_absent() {
     assert_eq!(receiver.wait_for(1).await[0].header("x-api-key"), Some("kept"));
 }
 
-/// LIFE-3: ruling 19, a change holds on the next message.
+/// LIFE-3: a change holds on the next message.
 #[tokio::test]
 async fn a_new_filter_holds_on_the_next_message() {
     let server = TestServer::start().await;

@@ -128,7 +128,7 @@ async fn an_endpoint_that_always_answers_401_costs_few_tokens_and_says_so() {
     assert!(tokens.requests().len() <= 2, "{} token requests", tokens.requests().len());
 }
 
-/// SEC-8, ruling 17, O12: visible, retried, and never sent without a token; the token endpoint's words are not kept.
+/// SEC-8, O12: visible, retried, and never sent without a token; the token endpoint's words are not kept.
 #[tokio::test]
 async fn while_there_is_no_token_attempts_fail_visibly_and_nothing_is_sent() {
     let server = TestServer::start().await;
