@@ -94,6 +94,7 @@ pub(crate) fn not_null<T>(member: &'static str, patch: Patch<T>, current: T) -> 
 mod tests {
     use super::*;
 
+    /// P16.
     #[test]
     fn either_spelling_of_the_throttle_sets_and_clears_it() {
         for (throttle_rate, rate_limit, expected) in [

@@ -383,6 +383,7 @@ mod tests {
     }
 
     /// Nothing that could end a header line, and nothing that is not a media type.
+    /// P06.
     #[test]
     fn content_types_are_checked() {
         for text in ["application/json", "text/plain; charset=\"utf-8\"", "application/vnd.x+json ;v=1"] {

@@ -32,6 +32,20 @@ async fn headers_keep_their_spelling_and_hide_sensitive_values() {
     }
 }
 
+/// H11.
+#[tokio::test]
+async fn a_patch_of_one_header_value_is_checked_like_a_new_header() {
+    let api = Api::start().await;
+    let path = api.endpoint("https://example.com").await;
+    api.put(&format!("{path}/headers"), json!({"headers": {"X-A": "good", "X-B": "kept"}})).await.is(204);
+    for value in ["two\r\nlines", " blank before", "\u{7f}", "ü", &"a".repeat(4097)] {
+        let refused = api.patch(&format!("{path}/headers"), json!({"headers": {"x-a": value}})).await;
+        assert_eq!(refused.is(422).body["detail"][0]["loc"][1], "headers", "{value:?}");
+    }
+    let read = api.get(&format!("{path}/headers")).await;
+    assert_eq!(read.body["headers"], json!({"X-A": "good", "X-B": "kept"}), "nothing was changed");
+}
+
 /// K07.
 #[tokio::test]
 async fn sensitive_headers_do_not_move_to_another_origin() {
