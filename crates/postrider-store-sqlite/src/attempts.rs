@@ -183,9 +183,9 @@ fn list(
     {
         let attempt = attempt_rows::read(row)?;
         let id = attempt.delivery.message;
-        // The message is needed to filter by it, and its payload only to show it.
-        let Some(message) = message_rows::of_id(connection, application, id, with_message)? else { continue };
-        if message_rows::passes(&filter.message, &message.message) {
+        let Some(stored) = message_rows::of_id(connection, application, id, false)? else { continue };
+        let message = stored.message;
+        if message_rows::passes(&filter.message, &message) {
             let mut item = listed(connection, attempt)?;
             item.message = with_message.then_some(message);
             found.push(item);

@@ -11,7 +11,7 @@ use postrider_model::{
     attempt::Attempt,
     delivery::Progress,
     id::{AttemptId, EndpointId, MessageId},
-    message::MessageWithPayload,
+    message::Message,
 };
 
 /// Which attempts: of an endpoint, of a message, or of a message to an endpoint.
@@ -45,8 +45,8 @@ pub struct ListedAttempt {
     pub progress: Progress,
     /// It is the newest attempt of its message and endpoint.
     pub latest: bool,
-    /// Its message, when asked for.
-    pub message: Option<MessageWithPayload>,
+    /// Its message, when asked for; never with its payload, of which a page could hold hundreds of mebibytes.
+    pub message: Option<Message>,
 }
 
 /// Numbers of an endpoint in a window.
@@ -67,7 +67,8 @@ pub struct EndpointStats {
 /// Attempts.
 #[async_trait]
 pub trait Attempts: Send + Sync + 'static {
-    /// A page of attempts by id, newest first unless the page says otherwise.
+    /// A page of attempts by id, newest first unless the page says otherwise; `with_message` adds the message of each,
+    /// without its payload.
     async fn attempts(
         &self,
         scope: &AppScope,

