@@ -61,10 +61,11 @@ use failure::Failure;
 use in_flight::InFlight;
 use postrider_store::{Clock, Ids, Store, StoreError};
 use postrider_vault::keyring::Keyring;
+use rusqlite::ErrorCode;
 use std::{
     fs::File,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -126,8 +127,18 @@ pub enum OpenError {
     /// The place or the file cannot be used.
     #[error("{0}")]
     Refused(String),
+    /// The file is something else.
+    #[error(
+        "{} is no SQLite database, or its first page is damaged: restore the last backup, or move the file away to begin \
+         with an empty database",
+        path.display()
+    )]
+    NoDatabase {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file system said no.
-    #[error("cannot {what} at {}: {source}", path.display())]
+    #[error("cannot {what} at {}: {source}{}", path.display(), way_out(source.kind()))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -142,6 +153,59 @@ pub enum OpenError {
     /// Stored data said no.
     #[error(transparent)]
     Store(StoreError),
+}
+
+impl OpenError {
+    /// May the same configuration work in a moment, without anybody putting something right? Another server may still be
+    /// stopping, space may be freed.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Locked { .. } => true,
+            Self::Io { source, .. } => way_out(source.kind()).is_empty(),
+            Self::Sql(error) => matches!(
+                failure::code(error),
+                Some(
+                    ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::DiskFull
+                        | ErrorCode::OutOfMemory
+                        | ErrorCode::SystemIoFailure
+                )
+            ),
+            Self::Store(error) => matches!(error, StoreError::Unavailable { .. } | StoreError::Full { .. }),
+            Self::Newer { .. } | Self::Keyring { .. } | Self::Refused(_) | Self::NoDatabase { .. } => false,
+        }
+    }
+
+    /// The error with the file at `path`, and the way out where SQLite's own words show none.
+    fn of_file(self, path: &Path) -> Self {
+        let Self::Sql(error) = self else { return self };
+        match failure::code(&error) {
+            Some(ErrorCode::NotADatabase) => Self::NoDatabase { path: path.to_owned() },
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                Self::Refused(format!(
+                    "cannot write to the database {} or beside it: {error}{}",
+                    path.display(),
+                    way_out(io::ErrorKind::PermissionDenied)
+                ))
+            }
+            _ => Self::Sql(error),
+        }
+    }
+}
+
+/// What to do about a place that cannot be used as it is; empty for what may pass.
+fn way_out(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; make the directory and its files writable for the user of the server, or set `server.data_dir` to a \
+             directory where that user may write"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
+            "; set `server.data_dir` to a directory of the server's own, or to a place for one"
+        }
+        _ => "",
+    }
 }
 
 /// What all parts of an open store share.
@@ -212,7 +276,8 @@ impl SqliteStore {
         let path = data_dir::database(&data_dir);
         let (clock, ids) = (Clock::default(), Ids::default());
         let now = clock.now();
-        let mut connection = schema::open_writer(&path, &config, &keyring, now)?;
+        let mut connection =
+            schema::open_writer(&path, &config, &keyring, now).map_err(|error| error.of_file(&path))?;
 
         let slots = InFlight::path(&data_dir);
         let io = |what: &'static str| {

@@ -8,7 +8,7 @@ use postrider_store::{Store as _, access::Access as _, endpoints::Endpoints as _
 use postrider_store_sqlite::{OpenError, SqliteStore};
 use postrider_vault::keyring::Keyring;
 use secrecy::ExposeSecret as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::{io::ErrorKind, os::unix::fs::PermissionsExt as _};
 
 #[tokio::test]
 async fn a_second_server_on_the_same_directory_is_refused_until_the_first_has_closed() {
@@ -17,6 +17,7 @@ async fn a_second_server_on_the_same_directory_is_refused_until_the_first_has_cl
     let refused = SqliteStore::open(place.config(), place.keyring()).err().unwrap();
     assert!(matches!(refused, OpenError::Locked { .. }), "{refused}");
     assert!(refused.to_string().contains(&place.config().data_dir.display().to_string()), "{refused}");
+    assert!(refused.is_temporary());
     first.close().await;
     place.open();
 }
@@ -35,6 +36,38 @@ async fn a_database_of_a_later_release_is_refused_with_the_instruction() {
 
 #[tokio::test]
 async fn a_keyring_without_the_databases_key_is_refused_by_name() {
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_with_the_way_out_and_left_as_it_is() {
+    for bytes in [b"a note".to_vec(), vec![0x5a; 10_000]] {
+        let place = Place::new();
+        std::fs::create_dir(place.config().data_dir).unwrap();
+        std::fs::write(place.database(), &bytes).unwrap();
+        let refused = SqliteStore::open(place.config(), place.keyring()).err().unwrap();
+        assert!(matches!(refused, OpenError::NoDatabase { .. }), "{refused}");
+        assert!(refused.to_string().contains("move the file away") && !refused.is_temporary(), "{refused}");
+        assert_eq!(std::fs::read(place.database()).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_refused_with_the_way_out() {
+    let error = |kind: ErrorKind| OpenError::Io {
+        what: "open the lock file in the data directory",
+        path: "/srv/data".into(),
+        source: kind.into(),
+    };
+    for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem, ErrorKind::NotADirectory] {
+        let refused = error(kind);
+        assert!(refused.to_string().contains("server.data_dir") && !refused.is_temporary(), "{refused}");
+    }
+    assert!(error(ErrorKind::StorageFull).is_temporary());
+    // As it comes from the file system, whoever runs the test.
+    let place = Place::new();
+    std::fs::write(place.config().data_dir, "a file in its place").unwrap();
+    let refused = SqliteStore::open(place.config(), place.keyring()).err().unwrap();
+    assert!(refused.to_string().contains("server.data_dir") && !refused.is_temporary(), "{refused}");
+}
+
     let place = Place::new();
     let store = place.open();
     world(&*store).await;

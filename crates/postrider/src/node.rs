@@ -210,6 +210,7 @@ pub async fn open_store(config: &Config, keyring: Keyring) -> Result<Arc<dyn Sto
     let opened = tokio::task::spawn_blocking(|| SqliteStore::open(sqlite, keyring)).await;
     match opened {
         Ok(Ok(store)) => Ok(store),
+        Ok(Err(error)) if error.is_temporary() => Err(Failure::other(error.to_string())),
         Ok(Err(error)) => Err(Failure::config(error.to_string())),
         Err(panic) => Err(Failure::other(format!("cannot open the database: {panic}"))),
     }
