@@ -73,6 +73,8 @@ pub struct Application {
     pub throttle_rate: Option<u16>,
     /// The caller's own data.
     pub metadata: Metadata,
+    /// Grows with every change; an update names the one it was made from.
+    pub version: u64,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it was last changed.

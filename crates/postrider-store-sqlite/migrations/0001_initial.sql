@@ -77,6 +77,7 @@ CREATE TABLE application (
     name          TEXT NOT NULL,
     throttle_rate INTEGER,
     metadata      TEXT NOT NULL,
+    version       INTEGER NOT NULL,
     created_at    INTEGER NOT NULL,
     updated_at    INTEGER NOT NULL,
     deleted_at    INTEGER

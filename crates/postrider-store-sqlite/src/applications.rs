@@ -5,7 +5,7 @@ use crate::{
     failure::{Failure, Refusal, inconsistent},
     idempotency::{self, Kind},
     secrets,
-    values::{Span, from_json, id_at, instant_at, key, to_json},
+    values::{self, Span, from_json, id_at, instant_at, key, to_json},
     writer::Scope,
 };
 use async_trait::async_trait;
@@ -23,7 +23,7 @@ use postrider_store::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::sync::Arc;
 
-const COLUMNS: &str = "id, environment, uid, name, throttle_rate, metadata, created_at, updated_at";
+const COLUMNS: &str = "id, environment, uid, name, throttle_rate, metadata, version, created_at, updated_at";
 
 #[async_trait]
 impl Applications for SqliteStore {
@@ -77,10 +77,11 @@ impl Applications for SqliteStore {
         &self,
         environment: &EnvironmentId,
         id: ApplicationId,
+        from: u64,
         fields: ApplicationFields,
     ) -> Result<Application, WriteError> {
         let environment = environment.clone();
-        Ok(self.shared.change(move |work| replace(work, &environment, id, fields)).await?)
+        Ok(self.shared.change(move |work| replace(work, &environment, id, from, fields)).await?)
     }
 
     async fn delete_application(
@@ -108,8 +109,9 @@ fn read(row: &Row<'_>) -> Result<Application, Failure> {
         name: row.get(3)?,
         throttle_rate: row.get(4)?,
         metadata: from_json(&metadata, "application", "metadata", id)?,
-        created_at: instant_at(row, 6)?,
-        updated_at: instant_at(row, 7)?,
+        version: values::count(row.get(6)?),
+        created_at: instant_at(row, 7)?,
+        updated_at: instant_at(row, 8)?,
     })
 }
 
@@ -163,13 +165,14 @@ fn create(
         name: fields.name,
         throttle_rate: fields.throttle_rate,
         metadata: fields.metadata,
+        version: 1,
         created_at: now,
         updated_at: now,
     };
     connection
         .prepare_cached(
-            "INSERT INTO application (id, environment, uid, name, throttle_rate, metadata, created_at, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+            "INSERT INTO application (id, environment, uid, name, throttle_rate, metadata, version, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
         )?
         .execute(params![
             key(&item.id),
@@ -178,6 +181,7 @@ fn create(
             item.name,
             item.throttle_rate,
             to_json(&item.metadata),
+            values::version(item.version),
             now.as_micros(),
         ])
         .map_err(Failure::taken_on_conflict)?;
@@ -189,20 +193,25 @@ fn replace(
     work: &mut Scope<'_>,
     environment: &EnvironmentId,
     id: ApplicationId,
+    from: u64,
     fields: ApplicationFields,
 ) -> Result<Application, Failure> {
     let before = of_id(work.connection, environment, id)?.ok_or(Refusal::Missing)?;
+    if before.version != from {
+        return Err(Refusal::Stale.into());
+    }
     let after = Application {
         uid: fields.uid,
         name: fields.name,
         throttle_rate: fields.throttle_rate,
         metadata: fields.metadata,
+        version: before.version + 1,
         updated_at: work.now,
         ..before
     };
     work.connection
         .prepare_cached(
-            "UPDATE application SET uid = ?2, name = ?3, throttle_rate = ?4, metadata = ?5, updated_at = ?6
+            "UPDATE application SET uid = ?2, name = ?3, throttle_rate = ?4, metadata = ?5, version = ?6, updated_at = ?7
              WHERE id = ?1",
         )?
         .execute(params![
@@ -211,6 +220,7 @@ fn replace(
             after.name,
             after.throttle_rate,
             to_json(&after.metadata),
+            values::version(after.version),
             after.updated_at.as_micros(),
         ])
         .map_err(Failure::taken_on_conflict)?;

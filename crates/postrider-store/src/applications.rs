@@ -61,11 +61,12 @@ pub trait Applications: Send + Sync + 'static {
         page: PageRequest<ApplicationId>,
     ) -> Result<Page<Application>, StoreError>;
 
-    /// Replaces every field.
+    /// Replaces every field if the application still has version `from`, else [`WriteError::Stale`].
     async fn replace_application(
         &self,
         environment: &EnvironmentId,
         id: ApplicationId,
+        from: u64,
         fields: ApplicationFields,
     ) -> Result<Application, WriteError>;
 

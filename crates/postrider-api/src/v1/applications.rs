@@ -1,6 +1,6 @@
 //! Applications: create, list, get, replace, patch, delete.
 
-use super::fields;
+use super::{endpoints::UPDATE_TRIES, fields};
 use crate::{
     auth::Caller,
     error::{ApiError, Errors, Problems},
@@ -16,6 +16,7 @@ use axum::{Json, extract::State};
 use http::StatusCode;
 use postrider_model::{
     application::{Application, Metadata, Ref},
+    environment::EnvironmentId,
     id::{ApplicationKind, Kind},
 };
 use postrider_store::{
@@ -25,9 +26,6 @@ use postrider_store::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-
-/// How often an upsert looks when another caller creates or deletes the same application in between.
-const UPSERT_TRIES: usize = 4;
 
 /// An application as a caller describes it in full.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -286,17 +284,16 @@ pub async fn upsert(
     let environment = caller.require_environment()?;
     let fields = body.check().map_err(Problems::into_error)?;
     let reference = params.iter().find(|(name, _)| *name == "app_id").and_then(|(_, text)| Ref::parse(text));
-    for _ in 0..UPSERT_TRIES {
+    for _ in 0..UPDATE_TRIES {
         let found = match &reference {
             Some(reference) => state.store.application(environment, reference).await?,
             None => None,
         };
         if let Some(application) = found {
-            match state.store.replace_application(environment, application.id, fields.clone()).await {
-                Ok(application) => return Ok((StatusCode::OK, Json(application.into()))),
-                // Deleted in between: then there is none, and one is created.
-                Err(WriteError::Missing) => {}
-                Err(error) => return Err(refuse(error)),
+            match replace(&state, environment, &application, fields.clone()).await? {
+                Some(application) => return Ok((StatusCode::OK, Json(application.into()))),
+                // Perhaps deleted in between: then there is none, and one is created.
+                None => continue,
             }
         }
         match state.store.create_application(environment, fields.clone(), None).await {
@@ -306,7 +303,7 @@ pub async fn upsert(
             Err(error) => return Err(refuse(error)),
         }
     }
-    Err(refuse(WriteError::Taken))
+    Err(WriteError::Stale.into())
 }
 
 /// Change members of an application.
@@ -326,10 +323,31 @@ pub async fn patch(
     JsonBody(body): JsonBody<ApplicationPatch>,
 ) -> Result<Json<ApplicationOut>, ApiError> {
     let environment = caller.require_environment()?;
-    let application = target?.application;
-    let id = application.id;
-    let fields = body.merge(application)?;
-    Ok(Json(state.store.replace_application(environment, id, fields).await.map_err(refuse)?.into()))
+    let mut current = target?.application;
+    let id = Ref::Id(current.id);
+    for _ in 0..UPDATE_TRIES {
+        let fields = body.clone().merge(current.clone())?;
+        if let Some(application) = replace(&state, environment, &current, fields).await? {
+            return Ok(Json(application.into()));
+        }
+        let found = state.store.application(environment, &id).await?;
+        current = found.ok_or_else(|| refuse(WriteError::Missing))?;
+    }
+    Err(WriteError::Stale.into())
+}
+
+/// Replaces the application as it was read; `None` when it was changed or deleted since, so that the caller looks again.
+async fn replace(
+    state: &ApiState,
+    environment: &EnvironmentId,
+    current: &Application,
+    fields: ApplicationFields,
+) -> Result<Option<Application>, ApiError> {
+    match state.store.replace_application(environment, current.id, current.version, fields).await {
+        Ok(application) => Ok(Some(application)),
+        Err(WriteError::Stale | WriteError::Missing) => Ok(None),
+        Err(error) => Err(refuse(error)),
+    }
 }
 
 /// Delete an application with its endpoints. Nothing more is sent; its uid can be used again.

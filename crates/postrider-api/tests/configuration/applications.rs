@@ -34,6 +34,29 @@ async fn an_application_is_created_read_replaced_patched_and_deleted() {
 }
 
 #[tokio::test]
+async fn changes_of_different_members_at_the_same_time_all_take_effect() {
+    let api = Api::start().await;
+    api.app("a").await;
+    for round in 1..=10 {
+        let (name, plan) = (format!("name {round}"), round.to_string());
+        let changes = [
+            json!({ "name": name }),
+            json!({ "throttleRate": round }),
+            json!({ "metadata": { "plan": plan } }),
+        ];
+        let changes = changes.map(|change| async {
+            api.patch("/app/a", change).await.is(200);
+        });
+        futures_util::future::join_all(changes).await;
+        let read = api.get("/app/a").await;
+        assert_eq!(
+            (&read.body["name"], &read.body["throttleRate"], &read.body["metadata"]),
+            (&json!(name), &json!(round), &json!({ "plan": plan }))
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_taken_uid_is_a_conflict_unless_the_existing_one_is_asked_for() {
     let api = Api::start().await;
     let first = api.post("/app", json!({"name": "first", "uid": "u"})).await;

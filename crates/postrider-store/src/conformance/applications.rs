@@ -48,9 +48,9 @@ pub async fn a_uid_is_unique_in_its_environment(store: &dyn Store) {
     let elsewhere = store.create_application(&environment("b"), fields.clone(), None).await.unwrap().item;
     assert_ne!(elsewhere.id, first.id);
     let other = store.create_application(&environment("a"), named("second"), None).await.unwrap().item;
-    let renamed = store.replace_application(&environment("a"), other.id, fields.clone()).await;
+    let renamed = store.replace_application(&environment("a"), other.id, other.version, fields.clone()).await;
     assert!(matches!(renamed, Err(WriteError::Taken)), "{renamed:?}");
-    let itself = store.replace_application(&environment("a"), first.id, fields).await;
+    let itself = store.replace_application(&environment("a"), first.id, first.version, fields).await;
     assert!(itself.is_ok(), "keeping the own uid is no conflict: {itself:?}");
 }
 
@@ -75,7 +75,8 @@ pub async fn replacing_an_application_replaces_every_field(store: &dyn Store) {
     };
     let created = store.create_application(&environment, fields, None).await.unwrap().item;
     store.clock().advance(SECOND);
-    let replaced = store.replace_application(&environment, created.id, named("new")).await.unwrap();
+    let replaced =
+        store.replace_application(&environment, created.id, created.version, named("new")).await.unwrap();
     assert_eq!((replaced.id, replaced.created_at), (created.id, created.created_at));
     assert!(replaced.updated_at > created.updated_at);
     assert_eq!((replaced.name.as_str(), replaced.uid.as_ref(), replaced.throttle_rate), ("new", None, None));
@@ -86,8 +87,25 @@ pub async fn replacing_an_application_replaces_every_field(store: &dyn Store) {
     let reused = ApplicationFields { uid: Some(uid("old")), ..named("third") };
     store.create_application(&environment, reused, None).await.expect("a uid that was given up is free");
     let unknown = store.ids().next(store.clock().now());
-    let missing = store.replace_application(&environment, unknown, named("none")).await;
+    let missing = store.replace_application(&environment, unknown, created.version, named("none")).await;
     assert!(matches!(missing, Err(WriteError::Missing)), "{missing:?}");
+}
+
+pub async fn a_change_of_an_application_made_from_an_older_version_is_refused(store: &dyn Store) {
+    let environment = environment("a");
+    let created = store.create_application(&environment, named("first"), None).await.unwrap().item;
+    let replace =
+        |from: u64, name: &str| store.replace_application(&environment, created.id, from, named(name));
+    let newer = replace(created.version, "second").await.unwrap();
+    assert!(newer.version > created.version);
+    let stale = replace(created.version, "third").await;
+    assert!(matches!(stale, Err(WriteError::Stale)), "{stale:?}");
+    let read = store.application(&environment, &Ref::Id(created.id)).await.unwrap();
+    assert_eq!(read, Some(newer.clone()));
+    let changes = (0..10).map(|number| replace(newer.version, &number.to_string())).collect::<Vec<_>>();
+    let results = futures_util::future::join_all(changes).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(WriteError::Stale))), "{results:?}");
 }
 
 pub async fn a_deleted_application_is_gone_and_its_uid_is_free(store: &dyn Store) {
@@ -101,7 +119,7 @@ pub async fn a_deleted_application_is_gone_and_its_uid_is_free(store: &dyn Store
     }
     let listed = store.applications(&environment, ApplicationFilter::default(), first(10)).await.unwrap();
     assert!(listed.items.is_empty());
-    let missing = store.replace_application(&environment, created.id, named("back")).await;
+    let missing = store.replace_application(&environment, created.id, created.version, named("back")).await;
     assert!(matches!(missing, Err(WriteError::Missing)), "{missing:?}");
     let again = store.create_application(&environment, fields, None).await.unwrap().item;
     assert_ne!(again.id, created.id);

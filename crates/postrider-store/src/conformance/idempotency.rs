@@ -174,7 +174,8 @@ pub async fn a_replay_shows_the_thing_as_it_stands(store: &dyn Store) {
     let environment = environment("a");
     let named = |name: &str| ApplicationFields { name: name.to_owned(), ..ApplicationFields::default() };
     let first = store.create_application(&environment, named("old"), Some(key("k"))).await.unwrap().item;
-    let changed = store.replace_application(&environment, first.id, named("new")).await.unwrap();
+    let changed =
+        store.replace_application(&environment, first.id, first.version, named("new")).await.unwrap();
     let again = store.create_application(&environment, named("old"), Some(key("k"))).await.unwrap();
     assert!(again.replayed);
     assert_eq!(again.item, changed);

@@ -68,6 +68,7 @@ macro_rules! conformance_suite {
                 a_uid_is_unique_in_its_environment
                 of_many_creations_with_one_uid_one_succeeds
                 replacing_an_application_replaces_every_field
+                a_change_of_an_application_made_from_an_older_version_is_refused
                 a_deleted_application_is_gone_and_its_uid_is_free
                 deleting_an_application_cancels_its_deliveries
                 applications_are_listed_by_page_in_both_directions

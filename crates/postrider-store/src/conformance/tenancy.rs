@@ -149,11 +149,14 @@ pub async fn an_application_exists_in_its_environment_only(store: &dyn Store) {
     let World { owner, strangers, .. } = world(store).await;
     let elsewhere = &strangers[1].environment;
     let fields = ApplicationFields { uid: Some(uid("u")), ..ApplicationFields::default() };
-    store.replace_application(&owner.environment, owner.application, fields.clone()).await.unwrap();
+    let reference = Ref::Id(owner.application);
+    let from = store.application(&owner.environment, &reference).await.unwrap().expect("it exists").version;
+    let changed = store.replace_application(&owner.environment, owner.application, from, fields.clone());
+    let version = changed.await.unwrap().version;
     for reference in [Ref::Id(owner.application), Ref::Uid(uid("u"))] {
         assert_eq!(store.application(elsewhere, &reference).await.unwrap(), None);
     }
-    let refused = store.replace_application(elsewhere, owner.application, fields).await;
+    let refused = store.replace_application(elsewhere, owner.application, version, fields).await;
     assert!(matches!(refused, Err(WriteError::Missing)), "{refused:?}");
     assert!(!store.delete_application(elsewhere, owner.application).await.unwrap());
     let listed = store.applications(elsewhere, ApplicationFilter::default(), first(10)).await.unwrap();
