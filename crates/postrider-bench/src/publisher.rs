@@ -78,11 +78,12 @@ pub(crate) async fn open_loop(
             })
         })
         .collect();
-    let workers = u64::try_from(tasks.len()).unwrap_or(0);
+    // Each connection took one number beyond the end.
+    let beyond = u64::try_from(connections).unwrap_or(0);
     for task in tasks {
         task.await??;
     }
-    Ok(next.load(Ordering::Relaxed).saturating_sub(workers))
+    Ok(next.load(Ordering::Relaxed).saturating_sub(beyond))
 }
 
 async fn publish(server: &Server, connection: &mut Connection, path: &str, sent: u64) -> Result<()> {

@@ -152,7 +152,7 @@ fn resend(
     if let Some(generation) = recalled.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes) {
         return Ok(Created { item: DeliveryId { message, endpoint, generation }, replayed: true });
     }
-    let target = endpoint_rows::of_id(connection, scope.application, endpoint)?.ok_or(Refusal::Missing)?;
+    let stored = endpoint_rows::of_id(connection, scope.application, endpoint)?.ok_or(Refusal::Missing)?;
     let found = message_rows::of_id(connection, scope.application, message, true)?.ok_or(Refusal::Missing)?;
     let payload = found.payload.ok_or(Refusal::PayloadGone)?;
     let generation: u32 = connection
@@ -161,7 +161,7 @@ fn resend(
         )?
         .query_row(params![key(&message), key(&endpoint)], |row| row.get(0))?;
     let delivery = DeliveryId { message, endpoint, generation };
-    let age = endpoint_rows::delivery_age(&target, work.shared.config.delivery_deadline_seconds);
+    let age = endpoint_rows::delivery_age(&stored, work.shared.config.delivery_deadline_seconds);
     let handed = Handed {
         delivery,
         scope: scope.clone(),
@@ -177,7 +177,7 @@ fn resend(
     insert_delivery(connection, &handed)?;
     let created = generation.to_be_bytes();
     idempotency::remember(connection, &scope.environment, idempotency, Kind::Resend, &created, now)?;
-    let held = target.disabled.is_some();
+    let held = stored.disabled.is_some();
     work.after_commit(move |shared| {
         shared.agenda().hand_over(handed, held, now);
         shared.claimable.notify_one();
@@ -220,7 +220,7 @@ fn endpoint_messages(
     wanted: &Wanted,
     page: &PageRequest<MessageId>,
 ) -> Result<Page<EndpointMessage>, Failure> {
-    let Some(target) = endpoint_rows::of_id(connection, scope.application, endpoint)? else {
+    let Some(stored) = endpoint_rows::of_id(connection, scope.application, endpoint)? else {
         return Ok(Page { items: Vec::new(), done: true });
     };
     let span = Span::of_ids(page, wanted.filter.window);
@@ -246,7 +246,7 @@ fn endpoint_messages(
         if again || !message_rows::passes(&wanted.filter, &message.message) {
             continue;
         }
-        let progress = progress::of(connection, message.message.id, endpoint, target.disabled.is_some())?;
+        let progress = progress::of(connection, message.message.id, endpoint, stored.disabled.is_some())?;
         if let Some(progress) = progress
             && wanted.kind.is_none_or(|kind| kind == progress::kind(&progress))
         {

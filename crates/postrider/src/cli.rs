@@ -110,7 +110,7 @@ pub enum ApiKeyCommand {
     #[command(after_help = "\
 Examples:
   postrider api-key create --environment org_production --name billing
-  postrider api-key create --environment org_production --name worker --publish --days 90
+  postrider api-key create --environment org_production --name document-service --publish --days 90
   postrider api-key create --name acme --application app_2abc…
 
 An environment is a space of its own: its keys see nothing of another's. While there is

@@ -106,15 +106,15 @@ fn filter(query: &Query) -> Result<EndpointFilter, Problem> {
 )]
 pub async fn create(
     State(state): State<ApiState>,
-    target: InApplication,
+    within: InApplication,
     Idempotency(idempotency): Idempotency,
     JsonBody(body): JsonBody<EndpointIn>,
 ) -> Result<(StatusCode, Json<EndpointOut>), ApiError> {
     let endpoint = body.check_new(&state.config)?;
-    require_event_types(&state, &target.caller, &endpoint.fields.filter.event_types).await?;
-    let created = state.store.create_endpoint(&target.scope, endpoint, idempotency).await.map_err(refuse)?;
+    require_event_types(&state, &within.caller, &endpoint.fields.filter.event_types).await?;
+    let created = state.store.create_endpoint(&within.scope, endpoint, idempotency).await.map_err(refuse)?;
     // A replay finds the endpoint as it stands, perhaps with settings made since.
-    Ok((StatusCode::CREATED, Json(shown(&state, &target.scope, created.item).await?)))
+    Ok((StatusCode::CREATED, Json(shown(&state, &within.scope, created.item).await?)))
 }
 
 /// Get an endpoint by id or uid.
@@ -150,22 +150,22 @@ pub async fn get(
 )]
 pub async fn upsert(
     State(state): State<ApiState>,
-    target: InApplication,
+    within: InApplication,
     params: RawPathParams,
     JsonBody(body): JsonBody<EndpointIn>,
 ) -> Result<(StatusCode, Json<EndpointOut>), ApiError> {
     let fields = body.check(&state.config.url_rules)?;
-    require_event_types(&state, &target.caller, &fields.filter.event_types).await?;
+    require_event_types(&state, &within.caller, &fields.filter.event_types).await?;
     let reference =
         params.iter().find(|(name, _)| *name == "endpoint_id").and_then(|(_, text)| Ref::parse(text));
     for _ in 0..UPDATE_TRIES {
-        let Some(current) = find(&state, &target.scope, reference.as_ref()).await? else {
+        let Some(current) = find(&state, &within.scope, reference.as_ref()).await? else {
             let endpoint = NewEndpoint {
                 fields: fields.clone(),
                 secret: generate_secret(state.config.default_signature_type),
                 headers: postrider_model::headers::CustomHeaders::default(),
             };
-            let created = match state.store.create_endpoint(&target.scope, endpoint, None).await {
+            let created = match state.store.create_endpoint(&within.scope, endpoint, None).await {
                 // Another caller has just created the endpoint that both name: now it is there to be replaced.
                 Err(WriteError::Taken) if reference.as_ref().and_then(Ref::uid) == fields.uid.as_ref() => {
                     continue;
@@ -174,8 +174,8 @@ pub async fn upsert(
             };
             return Ok((StatusCode::CREATED, Json(EndpointOut::new(created.item, false))));
         };
-        if let Some(endpoint) = replace(&state, &target.scope, &current, fields.clone()).await? {
-            return Ok((StatusCode::OK, Json(shown(&state, &target.scope, endpoint).await?)));
+        if let Some(endpoint) = replace(&state, &within.scope, &current, fields.clone()).await? {
+            return Ok((StatusCode::OK, Json(shown(&state, &within.scope, endpoint).await?)));
         }
     }
     Err(WriteError::Stale.into())
