@@ -10,17 +10,19 @@ use postrider_vault::keyring::Keyring;
 use secrecy::ExposeSecret as _;
 use std::{io::ErrorKind, os::unix::fs::PermissionsExt as _};
 
+/// CLM-9
 #[tokio::test]
 async fn a_second_server_on_the_same_directory_is_refused_until_the_first_has_closed() {
     let place = Place::new();
     let first = place.open();
     let refused = SqliteStore::open(place.config(), place.keyring()).err().unwrap();
     assert!(matches!(refused, OpenError::Locked { .. }), "{refused}");
-    assert!(refused.to_string().contains(&place.config().data_dir.display().to_string()), "{refused}");
     assert!(refused.is_temporary());
+    assert!(refused.to_string().contains(&place.config().data_dir.display().to_string()), "{refused}");
     first.close().await;
     place.open();
 }
+/// MIG-1
 
 #[tokio::test]
 async fn a_database_of_a_later_release_is_refused_with_the_instruction() {
@@ -34,8 +36,6 @@ async fn a_database_of_a_later_release_is_refused_with_the_instruction() {
     assert!(refused.to_string().contains("start the release that wrote it"), "{refused}");
 }
 
-#[tokio::test]
-async fn a_keyring_without_the_databases_key_is_refused_by_name() {
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused_with_the_way_out_and_left_as_it_is() {
     for bytes in [b"a note".to_vec(), vec![0x5a; 10_000]] {
@@ -68,6 +68,8 @@ fn a_place_that_cannot_be_written_is_refused_with_the_way_out() {
     assert!(refused.to_string().contains("server.data_dir") && !refused.is_temporary(), "{refused}");
 }
 
+#[tokio::test]
+async fn a_keyring_without_the_databases_key_is_refused_by_name() {
     let place = Place::new();
     let store = place.open();
     world(&*store).await;
@@ -114,7 +116,7 @@ async fn a_damaged_database_is_refused_after_an_unclean_stop() {
     );
 }
 
-/// The credentials of a database stand nowhere in its files.
+/// K06: the credentials of a database stand nowhere in its files.
 #[tokio::test]
 async fn no_file_holds_a_credential_in_clear() {
     let place = Place::new();

@@ -390,6 +390,7 @@ mod tests {
         }
     }
 
+    /// P16.
     #[test]
     fn retry_schedules_are_bounded() {
         let new = |waits, deadline| {

@@ -125,6 +125,7 @@ pub async fn a_deleted_application_is_gone_and_its_uid_is_free(store: &dyn Store
     assert_ne!(again.id, created.id);
 }
 
+/// LIFE-1.
 pub async fn deleting_an_application_cancels_its_deliveries(store: &dyn Store) {
     let scope = application(store).await;
     let endpoint_id = endpoint(store, &scope).await;

@@ -22,6 +22,7 @@ pub async fn a_repeated_message_is_accepted_once(store: &dyn Store) {
     assert_eq!(claim(store).await.len(), 1);
 }
 
+/// ING-1.
 pub async fn fifty_concurrent_messages_with_one_key_are_one(store: &dyn Store) {
     let scope = application(store).await;
     endpoint(store, &scope).await;
@@ -46,6 +47,7 @@ pub async fn one_key_twice_in_one_batch_is_one_message(store: &dyn Store) {
     assert_eq!(claim(store).await.len(), 1);
 }
 
+/// TEN-2.
 pub async fn environments_do_not_share_keys(store: &dyn Store) {
     let mut ids = Vec::new();
     for name in ["a", "b"] {

@@ -1,4 +1,4 @@
-//! Behaviours of separation: what belongs to another environment or application does not exist.
+//! Behaviours of separation: what belongs to another environment or application does not exist (TEN-1).
 
 use super::fixture::*;
 use crate::{
@@ -164,7 +164,7 @@ pub async fn an_application_exists_in_its_environment_only(store: &dyn Store) {
     assert!(store.application(&owner.environment, &Ref::Id(owner.application)).await.unwrap().is_some());
 }
 
-/// Names that customers choose may be the same everywhere.
+/// TEN-2: names that customers choose may be the same everywhere.
 pub async fn the_same_names_live_beside_each_other(store: &dyn Store) {
     let mut seen = Vec::new();
     for name in ["a", "b"] {

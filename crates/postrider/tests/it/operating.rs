@@ -5,7 +5,7 @@ use postrider_testing::{Client, Receiver, Reply, TestServer};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// What a newcomer pastes works, and works again.
+/// OPS-5: what a newcomer pastes works, and works again.
 #[tokio::test]
 async fn the_lines_that_dev_prints_work_when_pasted() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,6 +68,7 @@ async fn a_second_signal_ends_it_at_once() {
     assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
 }
 
+/// CLM-9.
 #[tokio::test]
 async fn a_second_server_on_the_same_data_directory_refuses_to_start() {
     let folder = tempfile::tempdir().unwrap();
@@ -139,6 +140,7 @@ async fn health_is_asked_through_the_admin_socket() {
     assert!(said.code == Some(1) && said.errors.contains("no server answers"), "{said:?}");
 }
 
+/// OPS-2.
 #[tokio::test]
 async fn metrics_show_what_was_accepted_attempted_and_committed() {
     let server = TestServer::start().await;
@@ -248,7 +250,7 @@ fn the_log_is_json_when_nobody_watches() {
     assert_eq!(line["level"], "INFO");
 }
 
-/// An older release does not touch what a newer one has written, and says what to do.
+/// MIG-1: an older release does not touch what a newer one has written, and says what to do.
 #[test]
 fn a_database_of_a_newer_release_is_refused_with_the_instruction() {
     let folder = tempfile::tempdir().unwrap();
@@ -283,7 +285,7 @@ fn a_file_that_is_no_database_is_refused_with_the_way_out() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "a note, not a database");
 }
 
-/// A database without its keyring is of no use, and the refusal names the missing key.
+/// K01, K12: a database without its keyring is of no use, and the refusal names the missing key.
 #[test]
 fn a_database_with_another_keyring_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -302,7 +304,7 @@ fn a_database_with_another_keyring_is_refused_by_name() {
     assert!(said.errors.contains(name), "{name}: {said:?}");
 }
 
-/// Red when work that could be claimed has waited for 30 s, here behind all the places that there are; green
+/// OPS-1: red when work that could be claimed has waited for 30 s, here behind all the places that there are; green
 /// before and after.
 #[tokio::test]
 async fn health_is_red_while_work_waits_that_nobody_claims() {
@@ -341,7 +343,7 @@ fn value(page: &[u8], name: &str) -> f64 {
         .unwrap_or_else(|| panic!("{page}"))
 }
 
-/// What the documents promise is there, and no label has a value that users choose.
+/// OPS-2: what the documents promise is there, and no label has a value that users choose.
 #[tokio::test]
 async fn metrics_have_the_promised_names_and_no_labels_of_users() {
     let server = TestServer::start().await;
