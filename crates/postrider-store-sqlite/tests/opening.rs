@@ -22,8 +22,8 @@ async fn a_second_server_on_the_same_directory_is_refused_until_the_first_has_cl
     first.close().await;
     place.open();
 }
-/// MIG-1
 
+/// MIG-1
 #[tokio::test]
 async fn a_database_of_a_later_release_is_refused_with_the_instruction() {
     let place = Place::new();

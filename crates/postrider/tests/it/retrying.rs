@@ -274,7 +274,7 @@ async fn an_endpoint_has_its_own_deadline() {
     );
 }
 
-/// What receivers de-duplicate by stays the same, and what keeps old requests from being replayed does not.
+/// SEC-1: what receivers de-duplicate by stays the same, and what keeps old requests from being replayed does not.
 #[tokio::test]
 async fn every_attempt_has_the_same_id_and_a_timestamp_and_signature_of_its_own() {
     let server = TestServer::start().await;
