@@ -228,11 +228,11 @@ mod tests {
     #[test]
     fn more_repeats_than_places_are_a_violation() {
         let mut full = book(&[0]);
-        for number in 0..11 {
+        for number in 0..=IN_FLIGHT_PER_ENDPOINT {
             let message = full.publish();
             arrive(&mut full, &format!("m{number}"), message, &[3, 5]);
         }
-        assert_eq!(violations(&full), ["end of life 3: 11 deliveries were repeated, 10 can be in flight"]);
+        assert_eq!(violations(&full), ["end of life 3: 101 deliveries were repeated, 100 can be in flight"]);
     }
 
     #[test]
