@@ -67,7 +67,7 @@ pub(crate) struct MessageAttemptOut {
     response_duration_ms: u64,
     #[serde(flatten)]
     status: StatusOut,
-    /// 0 scheduled, 1 manual (resend, recover, replay, test).
+    /// 0 scheduled, 1 manual (resend, example, test).
     #[schema(minimum = 0, maximum = 1)]
     trigger_type: u8,
     /// When the attempt started.

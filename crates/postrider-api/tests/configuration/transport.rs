@@ -176,6 +176,18 @@ async fn metrics_are_told_to_those_who_have_the_token() {
     api.raw("GET", "/metrics", &[], None).await.is(200);
 }
 
+/// P15: clients of other versions send members that we do not know; they do nothing and are not kept.
+#[tokio::test]
+async fn a_member_that_nobody_knows_is_ignored() {
+    let api = Api::start().await;
+    api.post("/app", json!({"name": "x", "uid": "x", "admin": true})).await.is(201);
+    let endpoint = json!({"url": "https://example.com", "disableTls": true, "skipVerify": {"all": true}});
+    let created = api.post("/app/x/endpoint", endpoint).await;
+    let created = created.is(201).body.as_object().unwrap();
+    assert!(!created.contains_key("disableTls") && !created.contains_key("skipVerify"), "{created:?}");
+}
+
+/// ING-11: a store that cannot answer is never told as a refused token.
 #[tokio::test]
 async fn a_store_that_is_closed_is_a_reason_to_come_back() {
     let api = Api::start().await;

@@ -185,7 +185,7 @@ async fn a_test_send_answers_with_its_attempt() {
     assert!(refused["detail"].as_str().unwrap().contains("`disabled` to false"), "{refused}");
 }
 
-/// Pages go both ways, `after` includes and `before` excludes at the resolution of ids.
+/// ING-13: pages go both ways, `after` includes and `before` excludes at the resolution of ids.
 #[tokio::test]
 async fn lists_are_paged_in_both_directions() {
     let server = Server::start();
