@@ -19,7 +19,7 @@ use postrider_model::{
 use postrider_store::{
     StoreError,
     deliveries::{
-        AttemptRecord, Claimed, ClaimedDelivery, Deliveries, Destination, EndpointMessage, Lease,
+        AttemptRecord, Claimed, ClaimedDelivery, Deferred, Deliveries, Destination, EndpointMessage, Lease,
         ProgressKind, Recorded, ResendError, Room,
     },
     endpoints::AppScope,
@@ -168,6 +168,10 @@ impl Deliveries for Records {
     }
 
     async fn claim(&self, _: &Room) -> Result<Claimed, StoreError> {
+        unimplemented!("only records")
+    }
+
+    fn defer(&self, _: Deferred, _: Timestamp) {
         unimplemented!("only records")
     }
 

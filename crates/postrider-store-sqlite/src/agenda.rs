@@ -24,6 +24,7 @@ pub(crate) use work::{Found, Handed, Taken, Wanted};
 
 use lane::Lane;
 use postrider_model::{delivery::DeliveryId, id::EndpointId, time::Timestamp};
+use postrider_store::deliveries::Deferred;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Deliveries of one endpoint that are kept complete in memory.
@@ -128,6 +129,9 @@ impl Agenda {
             self.settle(delivery.endpoint, now);
         }
     }
+
+    /// Nothing of theirs is claimed until then.
+    pub(crate) fn defer(&mut self, _whose: Deferred, _until: Timestamp, _now: Timestamp) {}
 
     /// An endpoint was disabled or enabled.
     pub(crate) fn hold(&mut self, endpoint: EndpointId, held: bool, now: Timestamp) {

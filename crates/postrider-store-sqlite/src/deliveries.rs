@@ -21,8 +21,8 @@ use postrider_model::{
 use postrider_store::{
     StoreError,
     deliveries::{
-        AttemptRecord, Claimed, Deliveries, Destination, EndpointMessage, Lease, ProgressKind, Recorded,
-        ResendError, Room,
+        AttemptRecord, Claimed, Deferred, Deliveries, Destination, EndpointMessage, Lease, ProgressKind,
+        Recorded, ResendError, Room,
     },
     endpoints::AppScope,
     idempotency::{Created, IdempotencyKey},
@@ -40,6 +40,11 @@ impl Deliveries for SqliteStore {
 
     fn claimable(&self) -> &Notify {
         &self.shared.claimable
+    }
+
+    fn defer(&self, whose: Deferred, until: Timestamp) {
+        self.shared.agenda().defer(whose, until, self.shared.clock.now());
+        self.shared.claimable.notify_one();
     }
 
     fn started(&self, lease: &Lease, number: u32, url: &str) -> bool {

@@ -16,7 +16,7 @@ use postrider_model::{
     attempt::Attempt,
     delivery::{DeliveryId, Progress, State, Trigger},
     endpoint::Endpoint,
-    id::{EndpointId, MessageId},
+    id::{ApplicationId, EndpointId, MessageId},
     message::MessageWithPayload,
     retry::NextStep,
     time::Timestamp,
@@ -37,10 +37,19 @@ pub struct Room {
     pub full: Vec<EndpointId>,
 }
 
+/// Whose deliveries wait, although they are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Deferred {
+    /// Those of one endpoint: its circuit breaker is open, or it had its share of this second.
+    Endpoint(EndpointId),
+    /// Those of all endpoints of one application: it had its share of this second.
+    Application(ApplicationId),
+}
+
 /// What a claim found.
 #[derive(Debug, Default)]
 pub struct Claimed {
-    /// Deliveries that the caller now holds leases of, fair over endpoints.
+    /// Deliveries that the caller now holds leases of, fair over applications and over the endpoints of each.
     pub deliveries: Vec<ClaimedDelivery>,
     /// When the next one is due that no lease covers; it may be in the past when room was short.
     pub next_due: Option<Timestamp>,
@@ -148,14 +157,20 @@ pub enum ResendError {
 /// Deliveries.
 #[async_trait]
 pub trait Deliveries: Send + Sync + 'static {
-    /// Takes due deliveries of enabled endpoints, no more than there is room for, fair over endpoints: an endpoint with
-    /// a long backlog does not keep another's first delivery waiting. Empty while results cannot be stored.
+    /// Takes due deliveries of enabled endpoints, no more than there is room for. Fair over applications, and over the
+    /// endpoints of each: one with a long backlog does not keep another's first delivery waiting, and an endpoint's due
+    /// retries do not keep its first attempts waiting. Empty while results cannot be stored.
     ///
     /// A due delivery past its deadline is not handed out: soon after, it is `Failed(Expired)`.
     ///
     /// What an earlier call made due is found: an accepted message, a resend, a re-enabled endpoint. A delivery is not
     /// handed out again until its lease is recorded or released.
     async fn claim(&self, room: &Room) -> Result<Claimed, StoreError>;
+
+    /// Nothing of this endpoint or application is claimed before `until`, by the store's clock. The latest call counts; a
+    /// time that has passed takes an earlier call back. Leases that are out stay out, and no attempt is counted. Known to
+    /// this process only: a restart forgets it. [`Claimed::next_due`] and [`Self::next_due`] heed it. Cheap and synchronous.
+    fn defer(&self, whose: Deferred, until: Timestamp);
 
     /// Notified when something may have become claimable before the last answer's `next_due`: a hint, losing it costs
     /// latency only.
