@@ -4,6 +4,7 @@
 use crate::{
     authorisation::Authorisation,
     config::Config,
+    ports::Ports,
     redaction,
     request::{self, Draft, Fault},
     verdict,
@@ -16,7 +17,7 @@ use postrider_model::{
     retry::{self, Answer, RetryPolicy},
     time::Timestamp,
 };
-use postrider_outbound::{Exchange, Outbound, oauth::TokenOwner};
+use postrider_outbound::{Exchange, oauth::TokenOwner};
 use postrider_store::{
     Store, StoreError,
     deliveries::{AttemptRecord, ClaimedDelivery},
@@ -31,7 +32,7 @@ use tokio::time::Instant;
 /// What attempts need.
 pub(crate) struct Attempts {
     store: Arc<dyn Store>,
-    outbound: Outbound,
+    ports: Ports,
     config: Config,
     default_policy: RetryPolicy,
 }
@@ -64,9 +65,9 @@ enum Stop {
 }
 
 impl Attempts {
-    pub(crate) fn new(store: Arc<dyn Store>, outbound: Outbound, config: Config) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, ports: Ports, config: Config) -> Self {
         let default_policy = config.retry_policy();
-        Self { store, outbound, config, default_policy }
+        Self { store, ports, config, default_policy }
     }
 
     pub(crate) fn begin(&self) -> Run {
@@ -105,7 +106,7 @@ impl Attempts {
         self.still_wanted(claimed, settings, authorisation.as_ref()).await?;
         self.announce(claimed, settings)?;
 
-        let mut exchange = self.outbound.send(&draft.request, deadline).await;
+        let mut exchange = self.ports.sender.send(&draft.request, deadline).await;
         if let Some(authorisation) = &mut authorisation {
             if exchange.status == Some(401) {
                 exchange = self
@@ -150,7 +151,7 @@ impl Attempts {
             application: claimed.scope.application,
             endpoint: claimed.lease.delivery.endpoint,
         };
-        match Authorisation::fetch(&self.outbound, owner, credential, deadline).await {
+        match Authorisation::fetch(&*self.ports.sender, owner, credential, deadline).await {
             Ok(authorisation) => {
                 authorisation.token().into_iter().for_each(|token| draft.authorize(token));
                 Ok(Some(authorisation))
@@ -210,7 +211,7 @@ impl Attempts {
             }
             Some(Ok(())) => {
                 authorisation.token().into_iter().for_each(|token| draft.authorize(token));
-                let second = self.outbound.send(&draft.request, deadline).await;
+                let second = self.ports.sender.send(&draft.request, deadline).await;
                 if second.status == Some(401) { unauthorised(second) } else { second }
             }
         }
@@ -227,7 +228,8 @@ impl Attempts {
             status: exchange.status,
             retry_after: exchange.retry_after.and_then(|value| retry::parse_retry_after(&value, now)),
         };
-        let next = verdict::next_step(claimed.trigger, &answer, claimed.number, policy, rand::random());
+        let next =
+            verdict::next_step(claimed.trigger, &answer, claimed.number, policy, (self.ports.jitter)());
         let attempt = Attempt {
             id: run.id,
             delivery: claimed.lease.delivery,

@@ -1,16 +1,14 @@
 //! The access token of an attempt: had before the request is sent, replaced once when the endpoint refuses it.
 
+use crate::ports::Sender;
 use postrider_model::oauth::OAuthCredential;
-use postrider_outbound::{
-    Outbound,
-    oauth::{Token, TokenFailure, TokenOwner},
-};
+use postrider_outbound::oauth::{Token, TokenFailure, TokenOwner};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// An attempt's access token and what is needed for another one.
 pub(crate) struct Authorisation<'a> {
-    outbound: &'a Outbound,
+    sender: &'a dyn Sender,
     owner: TokenOwner,
     credential: &'a OAuthCredential,
     deadline: Instant,
@@ -22,24 +20,23 @@ pub(crate) struct Authorisation<'a> {
 impl<'a> Authorisation<'a> {
     /// Has a token for `owner`, from the cache or fetched. On failure also the time that it took.
     pub(crate) async fn fetch(
-        outbound: &'a Outbound,
+        sender: &'a dyn Sender,
         owner: TokenOwner,
         credential: &'a OAuthCredential,
         deadline: Instant,
     ) -> Result<Self, (TokenFailure, Duration)> {
         let begun = Instant::now();
-        let fetched = outbound.token(&owner, credential, deadline).await;
+        let fetched = sender.token(&owner, credential, deadline).await;
         let took = begun.elapsed();
         let token = fetched.map_err(|failure| (failure, took))?;
-        Ok(Self { outbound, owner, credential, deadline, tokens: vec![token], took })
+        Ok(Self { sender, owner, credential, deadline, tokens: vec![token], took })
     }
 
     /// The endpoint answered 401: a new token, or `None` when none may be fetched now.
     pub(crate) async fn renew(&mut self) -> Option<Result<(), TokenFailure>> {
         let begun = Instant::now();
         let rejected = self.tokens.last()?;
-        let renewed =
-            self.outbound.replace_token(&self.owner, self.credential, rejected, self.deadline).await;
+        let renewed = self.sender.replace_token(&self.owner, self.credential, rejected, self.deadline).await;
         self.took += begun.elapsed();
         Some(renewed?.map(|token| self.tokens.push(token)))
     }

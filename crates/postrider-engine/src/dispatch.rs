@@ -8,10 +8,10 @@ use crate::{
     lanes::Place,
     leases::{self, RELEASE_PAUSE},
     metrics::Metrics,
+    ports::Ports,
     recorder::Recorder,
 };
 use futures_util::FutureExt;
-use postrider_outbound::Outbound;
 use postrider_store::{
     Store,
     deliveries::{ClaimedDelivery, Deliveries, Lease},
@@ -48,13 +48,13 @@ pub(crate) fn is_suspect(claimed: &ClaimedDelivery) -> bool {
 impl Dispatch {
     pub(crate) fn new(
         store: Arc<dyn Store>,
-        outbound: Outbound,
+        ports: Ports,
         config: Config,
         metrics: Metrics,
         stop: Stop,
     ) -> Self {
         Self {
-            attempts: Attempts::new(Arc::clone(&store), outbound, config),
+            attempts: Attempts::new(Arc::clone(&store), ports, config),
             recorder: Recorder::new(Arc::clone(&store) as Arc<dyn Deliveries>, metrics.clone()),
             suspects: Semaphore::new(1),
             started: Instant::now(),

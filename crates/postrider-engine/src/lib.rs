@@ -7,6 +7,7 @@
 //! - `attempt`: one attempt as a list of steps: `request` builds and signs, `authorisation` has the access token,
 //!   `redaction` keeps secrets out of the history, `verdict` decides what follows;
 //! - `recorder`: keeps the result until the store has it; `leases`: what ends without one gives its lease back;
+//! - `ports`: what comes from outside besides the store: the network and randomness;
 //! - `retention`: deletes what is too old, in small batches;
 //! - `supervise` and `backoff`: a loop that fails goes on, at a bounded pace;
 //! - [`Config`] and [`Metrics`]: what an operator sets and sees.
@@ -23,6 +24,7 @@ mod dispatch;
 mod lanes;
 mod leases;
 mod metrics;
+mod ports;
 mod recorder;
 mod redaction;
 mod request;
@@ -35,6 +37,7 @@ mod verdict;
 
 pub use config::{Config, RetentionConfig};
 pub use metrics::Metrics;
+pub use ports::{Ports, Sender};
 
 use dispatch::Dispatch;
 use futures_util::FutureExt;
@@ -82,13 +85,18 @@ struct Stop {
 impl Engine {
     /// Starts scheduler and retention on the current tokio runtime. `config` must have passed [`Config::check`].
     pub fn start(store: Arc<dyn Store>, outbound: Outbound, config: Config, metrics: Metrics) -> Self {
+        Self::start_with(store, Ports::of_server(outbound), config, metrics)
+    }
+
+    /// The same with ports of the caller's choice: nothing then opens a socket or draws a random number.
+    pub fn start_with(store: Arc<dyn Store>, ports: Ports, config: Config, metrics: Metrics) -> Self {
         let stop = Stop::default();
         let tasks = TaskTracker::new();
         let lanes = Arc::new(Lanes::new(config.lane_limits(), metrics.clone()));
         let pulse = Arc::new(Pulse::default());
         let drain_time = config.total_deadline() + DRAIN_GRACE;
         let retention = config.retention.clone();
-        let dispatch = Dispatch::new(Arc::clone(&store), outbound, config, metrics.clone(), stop.clone());
+        let dispatch = Dispatch::new(Arc::clone(&store), ports, config, metrics.clone(), stop.clone());
 
         let scheduler = Arc::new(Scheduler {
             store: Arc::clone(&store),

@@ -17,6 +17,7 @@ pub(crate) async fn run(store: Arc<dyn Store>, config: RetentionConfig, metrics:
         let clock = store.clock();
         // The second for a clock that was set back: it would have a sweep wait until it gets there again.
         tokio::select! {
+            biased;
             () = clock.sleep_until(clock.now().plus(wait)) => {}
             () = tokio::time::sleep(wait) => {}
         }

@@ -120,13 +120,16 @@ impl Scheduler {
         match rest {
             Rest::None => {}
             Rest::For(wait) => tokio::time::sleep(wait).await,
+            // In a fixed order: a run that is repeated with the same events goes the same way.
             Rest::UntilFreed => tokio::select! {
+                biased;
                 () = self.lanes.freed().notified() => {}
                 () = hint => {}
                 () = tokio::time::sleep(LONGEST_REST_IN_NEED) => {}
             },
             // A full lane may have more, whatever the claim said of the others.
             Rest::UntilDue(due) => tokio::select! {
+                biased;
                 () = self.lanes.freed().notified() => {}
                 () = hint => {}
                 () = self.store.clock().sleep_until(due.unwrap_or(Timestamp::MAX)) => {}

@@ -1,4 +1,4 @@
-//! The clock that a store goes by: the system's, plus an offset that tests move.
+//! The clock that a store goes by: the system's, or that of the tokio runtime, plus an offset that tests move.
 
 use postrider_model::time::Timestamp;
 use std::{
@@ -12,18 +12,32 @@ use tokio::sync::Notify;
 pub struct Clock {
     offset_micros: AtomicI64,
     moved: Notify,
+    /// Goes by the runtime's time: what it shows at which instant.
+    runtime: Option<(Timestamp, tokio::time::Instant)>,
 }
 
 impl Clock {
+    /// A clock that shows `at` now and goes on as the tokio runtime's time does, which a simulation moves.
+    pub fn of_runtime(at: Timestamp) -> Self {
+        Self { runtime: Some((at, tokio::time::Instant::now())), ..Self::default() }
+    }
+
     /// Now.
     pub fn now(&self) -> Timestamp {
+        let micros = self.source().as_micros();
+        Timestamp::from_micros(micros.saturating_add(self.offset_micros.load(Ordering::Relaxed)))
+    }
+
+    fn source(&self) -> Timestamp {
+        if let Some((at, since)) = self.runtime {
+            return at.plus(since.elapsed());
+        }
         #[expect(
             clippy::disallowed_methods,
             reason = "this is the adapter that everything else reads time through"
         )]
         let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = i64::try_from(system.as_micros()).unwrap_or(i64::MAX);
-        Timestamp::from_micros(micros.saturating_add(self.offset_micros.load(Ordering::Relaxed)))
+        Timestamp::from_micros(i64::try_from(system.as_micros()).unwrap_or(i64::MAX))
     }
 
     /// Moves the clock; for tests. Those who sleep wake up and look again.
@@ -52,7 +66,9 @@ impl Clock {
                 return;
             }
             let wait = at.since(now).min(Duration::from_mins(1));
+            // In a fixed order, for simulations.
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = moved => {}
             }

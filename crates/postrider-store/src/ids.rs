@@ -7,15 +7,30 @@ use postrider_model::{
 use std::sync::{Mutex, PoisonError};
 
 /// Makes ids that grow strictly within the process.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Ids {
     generator: Mutex<KsuidGenerator>,
+    random: Option<Random>,
+}
+
+/// The 15 random bytes of an id.
+type Random = Box<dyn Fn() -> [u8; 15] + Send + Sync>;
+
+impl std::fmt::Debug for Ids {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Ids").field("generator", &self.generator).finish_non_exhaustive()
+    }
 }
 
 impl Ids {
+    /// With randomness of the caller's choice; for simulations.
+    pub fn with_random(random: impl Fn() -> [u8; 15] + Send + Sync + 'static) -> Self {
+        Self { generator: Mutex::default(), random: Some(Box::new(random)) }
+    }
+
     /// The next id, for something that happens at `now`.
     pub fn next<K: Kind>(&self, now: Timestamp) -> Id<K> {
-        let random = rand::random();
+        let random = self.random.as_ref().map_or_else(rand::random, |random| random());
         Id::new(self.generator.lock().unwrap_or_else(PoisonError::into_inner).next(now, random))
     }
 }
