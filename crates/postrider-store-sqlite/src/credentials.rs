@@ -1,7 +1,7 @@
 //! The credentials of an endpoint: custom headers, signing secrets, OAuth2.
 
 use crate::{
-    Shared, endpoint_rows,
+    Shared, endpoint_rows, endpoints,
     failure::{Failure, Refusal},
     idempotency::{self, Kind},
     secrets::{self, EnvironmentKeys, Plain, kind},
@@ -153,6 +153,7 @@ fn touch(work: &mut Scope<'_>, scope: &AppScope, id: EndpointId) -> Result<(), F
         .prepare_cached("UPDATE endpoint SET version = version + 1, updated_at = ?2 WHERE id = ?1")?
         .execute(params![key(&id), work.now.as_micros()])?;
     work.application_changes(scope.application);
+    endpoints::may_be_mended(work, id);
     Ok(())
 }
 

@@ -184,7 +184,11 @@ fn resend(
     idempotency::remember(connection, &scope.environment, idempotency, Kind::Resend, &created, now)?;
     let held = stored.disabled.is_some();
     work.after_commit(move |shared| {
-        shared.agenda().hand_over(handed, held, now);
+        let mut agenda = shared.agenda();
+        agenda.hand_over(handed, held, now);
+        // Whoever resends waits for the answer.
+        agenda.defer(Deferred::Endpoint(endpoint), now, now);
+        drop(agenda);
         shared.claimable.notify_one();
     });
     Ok(Created { item: delivery, replayed: false })

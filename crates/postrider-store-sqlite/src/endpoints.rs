@@ -21,6 +21,7 @@ use postrider_model::{
 };
 use postrider_store::{
     StoreError, WriteError,
+    deliveries::Deferred,
     endpoints::{AppScope, EndpointFields, EndpointFilter, Endpoints, NewEndpoint, OAuthChange},
     idempotency::{Created, IdempotencyKey},
     page::{Page, PageRequest, Window},
@@ -253,12 +254,19 @@ fn replace(
     let held = after.disabled.is_some();
     if held != was_held {
         let now = work.now;
-        work.after_commit(move |shared| {
-            shared.agenda().hold(id, held, now);
-            shared.claimable.notify_one();
-        });
+        work.after_commit(move |shared| shared.agenda().hold(id, held, now));
     }
+    may_be_mended(work, id);
     Ok(after)
+}
+
+/// An endpoint was changed: what was put off because it failed is due again.
+pub(crate) fn may_be_mended(work: &mut Scope<'_>, id: EndpointId) {
+    let now = work.now;
+    work.after_commit(move |shared| {
+        shared.agenda().defer(Deferred::Endpoint(id), now, now);
+        shared.claimable.notify_one();
+    });
 }
 
 fn delete(work: &mut Scope<'_>, scope: &AppScope, id: EndpointId) -> Result<bool, Failure> {

@@ -66,9 +66,7 @@ pub(crate) fn load(
     now: Timestamp,
     keys: Result<Option<&EnvironmentKeys>, &Failure>,
 ) -> Result<Option<Snapshot>, Failure> {
-    if !application_exists(connection, scope)? {
-        return Ok(None);
-    }
+    let Some(of_application) = application_throttle(connection, scope)? else { return Ok(None) };
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {}, headers, oauth, oauth_version FROM endpoint
          WHERE application = ?1 AND deleted_at IS NULL ORDER BY id",
@@ -80,7 +78,7 @@ pub(crate) fn load(
         let endpoint = match endpoint_rows::read(row) {
             Ok(endpoint) => endpoint,
             Err(failure) => {
-                endpoints.push(Arc::new(damaged(row, failure)?));
+                endpoints.push(Arc::new(damaged(row, failure, of_application)?));
                 continue;
             }
         };
@@ -96,27 +94,29 @@ pub(crate) fn load(
             Err(Failure::Store(error)) => Err(error.to_string()),
             Err(_) => Err("the environment's data key could not be read".to_owned()),
         };
-        endpoints.push(Arc::new(SendSettings { endpoint, credentials }));
+        let throttle_rate = endpoint.throttle_rate.or(of_application);
+        endpoints.push(Arc::new(SendSettings { endpoint, credentials, throttle_rate }));
     }
     Ok(Some(Snapshot { version, endpoints }))
 }
 
 /// An endpoint whose row cannot be read: the others of its application go on without it.
-fn damaged(row: &Row<'_>, failure: Failure) -> Result<SendSettings, Failure> {
+fn damaged(row: &Row<'_>, failure: Failure, throttle_rate: Option<u16>) -> Result<SendSettings, Failure> {
     let endpoint = endpoint_rows::read_damaged(row)?;
     let error = postrider_store::StoreError::from(failure);
     tracing::error!(endpoint.id = %endpoint.id, %error, "an endpoint's configuration cannot be read");
-    Ok(SendSettings { endpoint, credentials: Err(error.to_string()) })
+    Ok(SendSettings { endpoint, credentials: Err(error.to_string()), throttle_rate })
 }
 
-fn application_exists(connection: &Connection, scope: &AppScope) -> Result<bool, Failure> {
-    let found: Option<i64> = connection
+/// The limit of an application for each of its endpoints; `None` when there is no such application.
+fn application_throttle(connection: &Connection, scope: &AppScope) -> Result<Option<Option<u16>>, Failure> {
+    let found = connection
         .prepare_cached(
-            "SELECT 1 FROM application WHERE id = ?1 AND environment = ?2 AND deleted_at IS NULL",
+            "SELECT throttle_rate FROM application WHERE id = ?1 AND environment = ?2 AND deleted_at IS NULL",
         )?
         .query_row(params![key(&scope.application), scope.environment.as_str()], |row| row.get(0))
         .optional()?;
-    Ok(found.is_some())
+    Ok(found)
 }
 
 fn credentials(

@@ -170,6 +170,9 @@ pub trait Deliveries: Send + Sync + 'static {
     /// Nothing of this endpoint or application is claimed before `until`, by the store's clock. The latest call counts; a
     /// time that has passed takes an earlier call back. Leases that are out stay out, and no attempt is counted. Known to
     /// this process only: a restart forgets it. [`Claimed::next_due`] and [`Self::next_due`] heed it. Cheap and synchronous.
+    ///
+    /// The store takes an endpoint's deferral back by itself when the endpoint or its credentials change (its owner may
+    /// have mended it) and when something is resent to it (somebody waits for the answer).
     fn defer(&self, whose: Deferred, until: Timestamp);
 
     /// Notified when something may have become claimable before the last answer's `next_due`: a hint, losing it costs

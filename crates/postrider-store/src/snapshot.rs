@@ -22,6 +22,8 @@ pub struct SendSettings {
     pub endpoint: Endpoint,
     /// Its credentials, or why they cannot be opened (for the attempt's detail; never a secret).
     pub credentials: Result<Credentials, String>,
+    /// Messages per second: its own limit, or that of its application; `None` for no limit.
+    pub throttle_rate: Option<u16>,
 }
 
 /// The opened credentials of an endpoint.
@@ -107,7 +109,11 @@ mod tests {
             created_at: at,
             updated_at: at,
         };
-        Arc::new(SendSettings { endpoint, credentials: Err("not needed here".to_owned()) })
+        Arc::new(SendSettings {
+            endpoint,
+            credentials: Err("not needed here".to_owned()),
+            throttle_rate: None,
+        })
     }
 
     #[test]
