@@ -17,6 +17,10 @@ pub(crate) struct Restart {
     pub(crate) start_took: Duration,
     /// Until the first message of an earlier life arrived, counted from the start of the process.
     pub(crate) redelivered: Option<Duration>,
+    /// Deliveries whose requests the kill before had cut off.
+    pub(crate) in_flight: usize,
+    /// Until all of these had arrived again, counted from the start of the process.
+    pub(crate) all_redelivered: Option<Duration>,
     /// Until it was killed, counted from the start of the process.
     pub(crate) lived: Duration,
 }
@@ -118,6 +122,13 @@ impl Findings {
             let after = restart.redelivered.unwrap_or(restart.lived);
             found.push(format!("life {}: no redelivery within {REDELIVERY:?} ({after:?})", restart.life));
         }
+        for restart in self.restarts.iter().filter(|restart| !self.orderly && restart.is_incomplete()) {
+            let after = restart.all_redelivered.unwrap_or(restart.lived);
+            found.push(format!(
+                "life {}: not all {} deliveries in flight came again within {REDELIVERY:?} ({after:?})",
+                restart.life, restart.in_flight
+            ));
+        }
         if !self.stopped_well {
             found.push("the server did not end with exit code 0 after SIGTERM".to_owned());
         }
@@ -148,6 +159,14 @@ impl Findings {
         let redelivered: Vec<Duration> = self.restarts.iter().filter_map(|one| one.redelivered).collect();
         row("restarts with a redelivery", redelivered.len().to_string());
         row("start until first redelivery, median / most", median_and_most(redelivered.into_iter()));
+        let complete: Vec<Duration> = self.restarts.iter().filter_map(|one| one.all_redelivered).collect();
+        let in_flight = self.restarts.iter().map(|one| one.in_flight);
+        row(
+            "in flight at a kill, in all / most",
+            format!("{} / {}", in_flight.clone().sum::<usize>(), in_flight.max().unwrap_or(0)),
+        );
+        row("restarts after which all of it came again", complete.len().to_string());
+        row("start until all in flight came again, median / most", median_and_most(complete.into_iter()));
         let drained =
             self.drained.map_or_else(|| "never".to_owned(), |took| format!("{} ms", took.as_millis()));
         row("last start until everything had arrived", drained);
@@ -175,6 +194,12 @@ impl Restart {
     /// owed.
     fn is_late(&self) -> bool {
         self.redelivered.map_or(self.lived >= REDELIVERY, |after| after > REDELIVERY) && self.life > 0
+    }
+
+    /// Not everything that was in flight came again in time.
+    fn is_incomplete(&self) -> bool {
+        let missing = self.in_flight > 0 && self.lived >= REDELIVERY;
+        self.all_redelivered.map_or(missing, |after| after > REDELIVERY)
     }
 }
 
@@ -254,11 +279,30 @@ mod tests {
             life: 2,
             start_took: Duration::ZERO,
             redelivered: Some(redelivered).filter(|millis| *millis > 0).map(Duration::from_millis),
+            in_flight: 0,
+            all_redelivered: None,
             lived: Duration::from_millis(lived),
         };
         assert!(!restart(300, 900).is_late());
         assert!(restart(2_100, 2_200).is_late());
         assert!(restart(0, 2_005).is_late());
         assert!(!restart(0, 700).is_late(), "killed before it could be late");
+    }
+
+    #[test]
+    fn everything_in_flight_must_come_again_within_two_seconds() {
+        let restart = |all: Option<u64>, lived| Restart {
+            life: 2,
+            start_took: Duration::ZERO,
+            redelivered: Some(Duration::ZERO),
+            in_flight: 3,
+            all_redelivered: all.map(Duration::from_millis),
+            lived: Duration::from_millis(lived),
+        };
+        assert!(!restart(Some(400), 900).is_incomplete());
+        assert!(restart(Some(2_100), 2_200).is_incomplete());
+        assert!(restart(None, 2_005).is_incomplete());
+        assert!(!restart(None, 700).is_incomplete(), "killed before that");
+        assert!(!Restart { in_flight: 0, ..restart(None, 2_005) }.is_incomplete());
     }
 }

@@ -44,6 +44,7 @@ async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
     let mut node = home.start().await?;
     let path = set_up(&node, receiver, options.endpoints).await?;
     let mut restarts = Vec::new();
+    let mut in_flight = 0;
     for life in 0..options.cycles {
         let load = Load::start(&node.access, &path, &ledger, options.rate);
         let kill_at = Instant::now() + Duration::from_millis(random.random_range(KILL_AFTER_MS));
@@ -54,9 +55,7 @@ async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
         }
         sleep_until(kill_at).await;
         node.is_running()?;
-        let redelivered = ledger.book().first_redelivery.get(&life).map(|at| *at - node.spawned);
-        let lived = node.spawned.elapsed();
-        restarts.push(Restart { life, start_took: node.start_took, redelivered, lived });
+        restarts.push(restart(&ledger, &node, life, in_flight));
         if options.orderly {
             ensure!(node.stop().await?.success(), "the server did not end with exit code 0 after SIGTERM");
         } else {
@@ -65,6 +64,7 @@ async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
         drop(load);
         // What the server had sent is read before the next life begins, so that it counts for this one.
         sleep(Duration::from_millis(50)).await;
+        in_flight = ledger.book().die();
         let owed = ledger.book().owed.len();
         eprint!("\rended {} of {} times, {owed} deliveries owed ", life + 1, options.cycles);
         ledger.book().life = life + 1;
@@ -75,6 +75,20 @@ async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
     let stopped = node.stop().await?;
     let book = ledger.book();
     Ok(Findings::new(&book, options.orderly, restarts, drained, stopped.success()))
+}
+
+/// What this life has shown until now; `in_flight` is what the end of the one before cut off.
+fn restart(ledger: &Ledger, node: &Node, life: u32, in_flight: usize) -> Restart {
+    let book = ledger.book();
+    let since_start = |at: Option<&Instant>| at.map(|at| *at - node.spawned);
+    Restart {
+        life,
+        start_took: node.start_took,
+        redelivered: since_start(book.first_redelivery.get(&life)),
+        in_flight,
+        all_redelivered: since_start(book.all_redelivered.get(&life)),
+        lived: node.spawned.elapsed(),
+    }
 }
 
 /// Creates an application and its endpoints; returns the path to publish to.
@@ -89,13 +103,16 @@ async fn set_up(node: &Node, receiver: std::net::SocketAddr, endpoints: u8) -> R
     Ok(format!("/api/v1/app/{app}/msg"))
 }
 
-/// Waits for a message of an earlier life, if one is owed, as long as one may take.
+/// Waits for a message of an earlier life, if one is owed, and for all that the last kill cut off, as long as that may
+/// take.
 async fn await_redelivery(ledger: &Ledger, node: &Node, life: u32) {
     let until = node.spawned + REDELIVERY + POLL;
-    while Instant::now() < until && !ledger.book().first_redelivery.contains_key(&life) {
-        if !ledger.book().owes_from_before() {
-            return;
-        }
+    let expected = || {
+        let book = ledger.book();
+        let first = !book.first_redelivery.contains_key(&life) && book.owes_from_before();
+        first || book.awaits_redelivery()
+    };
+    while Instant::now() < until && expected() {
         sleep(POLL).await;
     }
 }

@@ -33,6 +33,14 @@ pub(crate) struct Book {
     pub(crate) owed: HashSet<(u8, String)>,
     /// When the first message of an earlier life arrived, by life.
     pub(crate) first_redelivery: BTreeMap<u32, Instant>,
+    /// Requests that arrived and were not answered yet.
+    open: HashSet<(u8, String)>,
+    /// How often the server died while a request of this delivery was open.
+    deaths: HashMap<(u8, String), u32>,
+    /// Deliveries that the last death cut off for their first time, and that have not arrived again.
+    awaited: HashSet<(u8, String)>,
+    /// When all of them had arrived again, by life.
+    pub(crate) all_redelivered: BTreeMap<u32, Instant>,
     /// Requests that cannot have come from a message of ours.
     pub(crate) strange: Vec<String>,
 }
@@ -88,8 +96,38 @@ impl Book {
         }
         let delivery = (endpoint, id);
         self.owed.remove(&delivery);
+        if self.awaited.remove(&delivery) && self.awaited.is_empty() {
+            self.all_redelivered.insert(self.life, at);
+        }
+        self.open.insert(delivery.clone());
         let arrival = Arrival { serial: message.serial, life: self.life };
         self.arrivals.entry(delivery).or_default().push(arrival);
+    }
+
+    /// The answer to a request is on its way.
+    pub(crate) fn answer(&mut self, endpoint: u8, id: &str) {
+        self.open.remove(&(endpoint, id.to_owned()));
+    }
+
+    /// The server died: what it had open must arrive again. Returns how many deliveries that are.
+    ///
+    /// Only those of a first death count: after the second one a delivery is suspect and runs alone among its kind, after
+    /// the third it is quarantined.
+    pub(crate) fn die(&mut self) -> usize {
+        self.awaited.clear();
+        for delivery in self.open.drain() {
+            let deaths = self.deaths.entry(delivery.clone()).or_default();
+            *deaths += 1;
+            if *deaths == 1 {
+                self.awaited.insert(delivery);
+            }
+        }
+        self.awaited.len()
+    }
+
+    /// Something that the last death cut off has not arrived again.
+    pub(crate) fn awaits_redelivery(&self) -> bool {
+        !self.awaited.is_empty()
     }
 
     /// A message of an earlier life is owed.
@@ -97,5 +135,27 @@ impl Book {
         self.owed
             .iter()
             .any(|(_, id)| self.acknowledged.get(id).is_some_and(|message| message.life < self.life))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_death_cut_off_is_awaited_until_all_of_it_has_arrived_again() {
+        let mut book = Book::new(1);
+        let messages = [book.publish(), book.publish(), book.publish()];
+        for (id, message) in ["a", "b", "c"].into_iter().zip(messages) {
+            book.arrive(0, id.to_owned(), message, Instant::now());
+        }
+        book.answer(0, "c");
+        assert_eq!(book.die(), 2, "c was answered");
+        book.life = 1;
+        book.arrive(0, "a".to_owned(), messages[0], Instant::now());
+        assert!(book.awaits_redelivery() && book.all_redelivered.is_empty());
+        book.arrive(0, "b".to_owned(), messages[1], Instant::now());
+        assert!(!book.awaits_redelivery() && book.all_redelivered.contains_key(&1));
+        assert_eq!(book.die(), 0, "at the second death they are suspects");
     }
 }

@@ -27,9 +27,13 @@ pub(crate) async fn start(ledger: &Ledger) -> Result<SocketAddr> {
             let id = request.headers().get("webhook-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
             // A request that the server did not live to finish is no delivery.
             let Ok(body) = request.into_body().collect().await else { return Response::new(Full::default()) };
-            let serial = note(&ledger, endpoint, id, &body.to_bytes());
+            let serial = note(&ledger, endpoint, id.clone(), &body.to_bytes());
             // Spread by the serial number: as good as random, and the same in each run.
             sleep(Duration::from_millis(serial.wrapping_mul(7919) % DELAY_MS)).await;
+            // Not reached when the server dies meanwhile: its connection ends, and this with it.
+            if let (Some(endpoint), Some(id)) = (endpoint, id) {
+                ledger.book().answer(endpoint, &id);
+            }
             Response::new(Full::default())
         }
     })
