@@ -154,6 +154,7 @@ impl State {
             *wide.entry(*endpoint).or_insert(self.limits.per_endpoint) += waiting;
         }
         Room {
+            bytes: usize::MAX,
             total: self.limits.total.saturating_sub(self.leases.len()),
             per_endpoint: self.limits.per_endpoint,
             wide,

@@ -37,6 +37,10 @@ impl Health for SqliteStore {
         Ok(Backlog { pending: agenda.pending(), oldest_due: agenda.oldest_due(now) })
     }
 
+    fn pending(&self) -> Option<u64> {
+        Some(self.shared.agenda().pending())
+    }
+
     fn commit_times(&self) -> CommitTimes {
         self.shared.commits.read()
     }

@@ -25,16 +25,26 @@ use std::collections::HashMap;
 use tokio::sync::Notify;
 
 /// What a claimer can start now.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Room {
     /// Deliveries in all.
     pub total: usize,
+    /// Bytes of their payloads in all, counted for each delivery. A claim ends before the delivery that would exceed
+    /// them, and leaves it first in turn; the first delivery of a claim is handed out whatever its size.
+    pub bytes: usize,
     /// Deliveries of one endpoint that may be claimed and not yet recorded or released at any time.
     pub per_endpoint: usize,
     /// Endpoints that may have more leases out than `per_endpoint`, because they answer quickly.
     pub wide: HashMap<EndpointId, usize>,
     /// Endpoints that can start nothing now, whatever `per_endpoint` says.
     pub full: Vec<EndpointId>,
+}
+
+impl Default for Room {
+    /// None, but for payloads of any size.
+    fn default() -> Self {
+        Self { total: 0, bytes: usize::MAX, per_endpoint: 0, wide: HashMap::new(), full: Vec::new() }
+    }
 }
 
 /// Whose deliveries wait, although they are due.

@@ -37,6 +37,12 @@ pub trait Health: Send + Sync + 'static {
     /// How much work waits.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
 
+    /// [`Backlog::pending`] as far as this process knows it, cheap and synchronous: publishing is refused beyond a limit.
+    /// `None` when it is not known.
+    fn pending(&self) -> Option<u64> {
+        None
+    }
+
     /// Commit times.
     fn commit_times(&self) -> CommitTimes;
 }
