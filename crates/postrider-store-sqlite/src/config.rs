@@ -33,6 +33,9 @@ pub struct Config {
     /// Largest size of the database in pages of 4096 bytes; for tests of a full disk.
     #[serde(skip)]
     pub max_pages: Option<u32>,
+    /// SQLite's layer over the file system, by the name that it was registered under; for tests of failing disks.
+    #[serde(skip)]
+    pub vfs: Option<&'static str>,
 }
 
 impl Default for Config {
@@ -48,6 +51,7 @@ impl Default for Config {
             payload_retention_seconds: 30 * 24 * 3600,
             delivery_deadline_seconds: RetryPolicy::default().deadline().as_secs(),
             max_pages: None,
+            vfs: None,
         }
     }
 }

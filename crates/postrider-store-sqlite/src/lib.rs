@@ -172,8 +172,8 @@ impl SqliteStore {
         let (sender, queue) = mpsc::channel(config.write_queue.max(1));
         let (wal, woken) = upkeep::Wal::new();
         let shared = Arc::new(Shared {
-            readers: readers::Readers::open(&path, config.readers)?,
-            hot_readers: readers::Readers::open(&path, HOT_READERS)?,
+            readers: readers::Readers::open(&path, &config, config.readers)?,
+            hot_readers: readers::Readers::open(&path, &config, HOT_READERS)?,
             queue: RwLock::new(Some(sender)),
             memory: memory::Memory::new(config.cached_endpoints),
             agenda: Mutex::new(agenda),
@@ -197,7 +197,7 @@ impl SqliteStore {
             watcher.wal.committed(u64::try_from(pages).unwrap_or(0));
             Ok(())
         }))?;
-        let beside = schema::open_checkpointer(&path)?;
+        let beside = schema::open_checkpointer(&path, &shared.config)?;
         let writer = Writer { connection, shared: Arc::clone(&shared), queue };
         let upkeep = Arc::clone(&shared);
         let clock = set_back::Watch::new(&shared, was_ahead);

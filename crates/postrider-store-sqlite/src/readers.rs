@@ -4,6 +4,7 @@
 //! user.
 
 use crate::{
+    Config,
     failure::{Failure, unavailable},
     schema,
 };
@@ -29,9 +30,10 @@ pub(crate) struct Readers {
 
 impl Readers {
     /// Opens `count` connections.
-    pub(crate) fn open(path: &Path, count: usize) -> Result<Self, rusqlite::Error> {
+    pub(crate) fn open(path: &Path, config: &Config, count: usize) -> Result<Self, rusqlite::Error> {
         let count = count.clamp(1, 64);
-        let connections = (0..count).map(|_| schema::open_reader(path)).collect::<Result<Vec<_>, _>>()?;
+        let connections =
+            (0..count).map(|_| schema::open_reader(path, config)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { idle: Arc::new(Mutex::new(connections)), places: Arc::new(Semaphore::new(count)) })
     }
 
@@ -119,11 +121,9 @@ mod tests {
         begins.await.unwrap();
         let now = store.shared.clock.now();
         let endpoint = EndpointId::new(Ksuid::from_bytes([1; 20]));
-        store.shared.agenda().add(endpoint, false, now, 1, now);
-        let scope = AppScope {
-            environment: EnvironmentId::parse("org_a").unwrap(),
-            application: ApplicationId::new(Ksuid::from_bytes([2; 20])),
-        };
+        let application = ApplicationId::new(Ksuid::from_bytes([2; 20]));
+        store.shared.agenda().add(application, endpoint, false, now, 1, now);
+        let scope = AppScope { environment: EnvironmentId::parse("org_a").unwrap(), application };
         let name = EventTypeName::parse("a").unwrap();
         let quick = async {
             let room = Room { total: 10, per_endpoint: 10, ..Room::default() };
