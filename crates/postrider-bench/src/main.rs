@@ -2,24 +2,32 @@
 //!
 //! The cast:
 //! - `limit`: the yardstick, signed deliveries from a client to a receiver without any storage;
-//! - `server`: a real `postrider serve --dev` process on a temporary database;
-//! - `publisher`: publishes messages, in a closed loop (as fast as answers come) or an open one (at a fixed rate);
-//! - `receiver`: answers 200 and notes when each message arrived;
-//! - `connection`: the HTTP/1.1 connections of all of them;
+//! - `server`: a real `postrider serve --dev` process on a temporary database; `api`: what is set up there;
+//! - `publisher`: publishes `message`s, in a closed loop (as fast as answers come) or an open one (at the `pace` of a
+//!   schedule);
+//! - `receiver`: answers as told and notes when each message arrived;
+//! - `wire`: HTTP/1.1 as publisher and receiver need it; `connection`: the one of the limit, with hyper on both sides;
+//! - `usage`: what processes and threads cost;
 //! - `scenarios`, `report`: what is run, and how its figures are written.
 //!
 //! Figures of a noisy machine mean little by themselves: read the ratios to the limit of the same run.
 
+mod api;
 mod connection;
 mod limit;
+mod message;
+mod pace;
 mod publisher;
 mod receiver;
 mod report;
 mod scenarios;
 mod server;
+mod usage;
+mod wire;
 
 use clap::{Parser, Subcommand};
-use std::{path::PathBuf, time::Duration};
+use server::Launch;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Measures Postrider on this machine.
 #[derive(Debug, Parser)]
@@ -63,7 +71,8 @@ struct Settings {
     duration: Duration,
     pairs: usize,
     connections: usize,
-    server: PathBuf,
+    launch: Launch,
+    receive: SocketAddr,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -76,7 +85,8 @@ fn main() -> anyhow::Result<()> {
         duration: Duration::from_secs(arguments.seconds.max(1)),
         pairs: arguments.pairs.max(1),
         connections: arguments.connections.max(1),
-        server,
+        launch: Launch::Binary { path: server, arguments: Vec::new(), scratch: None },
+        receive: SocketAddr::from(([127, 0, 0, 1], 0)),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let figures = runtime.block_on(scenarios::run(arguments.scenario, &settings))?;

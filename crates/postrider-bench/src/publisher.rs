@@ -1,96 +1,317 @@
-//! Publishes messages, in a closed loop or at a fixed rate.
+//! Publishes messages from a thread of its own, in a closed loop (as fast as answers come) or an open one (at a fixed
+//! rate). It writes prepared bytes and looks at no more of an answer than its status and length: what it costs is missing
+//! to the server beside it.
 
 use crate::{
-    connection::Connection,
-    limit::PAYLOAD_BYTES,
-    receiver::{Receiver, SENT},
-    server::Server,
+    message::Messages,
+    pace::{Schedule, Ticker},
+    usage,
+    wire::{self, Answer},
 };
-use anyhow::{Result, ensure};
-use bytes::Bytes;
+use anyhow::{Context, Result, bail, ensure};
+use hdrhistogram::Histogram;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{Notify, oneshot},
+    task::{JoinSet, LocalSet},
+    time::{Instant, timeout},
+};
 
-/// As fast as answers come, over some connections; returns how many messages were accepted.
-pub(crate) async fn closed_loop(
-    server: &Arc<Server>,
-    path: &str,
-    receiver: &Receiver,
-    connections: usize,
-    duration: Duration,
-) -> Result<u64> {
-    let until = Instant::now() + duration;
-    let accepted = Arc::new(AtomicU64::new(0));
-    let tasks: Vec<_> = (0..connections)
-        .map(|_| {
-            let (server, receiver, accepted) = (Arc::clone(server), receiver.clone(), Arc::clone(&accepted));
-            let path = path.to_owned();
-            tokio::spawn(async move {
-                let mut connection = Connection::open(server.address).await?;
-                while Instant::now() < until {
-                    publish(&server, &mut connection, &path, receiver.now()).await?;
-                    accepted.fetch_add(1, Ordering::Relaxed);
-                }
-                anyhow::Ok(())
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await??;
-    }
-    Ok(accepted.load(Ordering::Relaxed))
+/// How long the last answers may take after publishing ended.
+const LAST_ANSWERS: Duration = Duration::from_mins(1);
+/// Longest latency that is told apart, in microseconds.
+pub(crate) const LONGEST: u64 = 600_000_000;
+const READ_BYTES: usize = 16 * 1024;
+
+/// What to publish, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) server: SocketAddr,
+    pub(crate) messages: Arc<Messages>,
+    pub(crate) connections: usize,
+    pub(crate) pace: Pace,
+    pub(crate) duration: Duration,
+    /// Answers of 429 and 503 are counted; else they are an error.
+    pub(crate) may_refuse: bool,
+    /// Times in payloads count from here.
+    pub(crate) epoch: Instant,
+    /// The number of the first message.
+    pub(crate) first: u64,
 }
 
-/// One message every `interval`, whether or not earlier ones were answered: each carries the time at which it was meant
-/// to be sent, so that a stall counts against every message that it held up (no coordinated omission).
-pub(crate) async fn open_loop(
-    server: &Arc<Server>,
-    path: &str,
-    receiver: &Receiver,
-    connections: usize,
-    rate: f64,
-    duration: Duration,
-) -> Result<u64> {
-    let start = Instant::now();
-    let origin = receiver.now();
-    let next = Arc::new(AtomicU64::new(0));
-    let tasks: Vec<_> = (0..connections)
-        .map(|_| {
-            let (server, next, path) = (Arc::clone(server), Arc::clone(&next), path.to_owned());
-            tokio::spawn(async move {
-                let mut connection = Connection::open(server.address).await?;
-                loop {
-                    #[expect(clippy::cast_precision_loss, reason = "a schedule")]
-                    let due = Duration::from_secs_f64(next.fetch_add(1, Ordering::Relaxed) as f64 / rate);
-                    if due >= duration {
-                        return anyhow::Ok(());
-                    }
-                    tokio::time::sleep_until(start + due).await;
-                    let meant = origin + u64::try_from(due.as_micros()).unwrap_or(0);
-                    publish(&server, &mut connection, &path, meant).await?;
-                }
-            })
-        })
-        .collect();
-    // Each connection took one number beyond the end.
-    let beyond = u64::try_from(connections).unwrap_or(0);
-    for task in tasks {
-        task.await??;
-    }
-    Ok(next.load(Ordering::Relaxed).saturating_sub(beyond))
+/// When messages are sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pace {
+    /// Each connection publishes as soon as its last message was answered.
+    Closed,
+    /// So many per second, whether or not earlier ones were answered: each carries the time at which it was meant to be
+    /// sent, so that a stall counts against every message that it held up.
+    PerSecond(f64),
 }
 
-async fn publish(server: &Server, connection: &mut Connection, path: &str, sent: u64) -> Result<()> {
-    let head = format!("{{\"eventType\":\"bench.sent\",\"payload\":{SENT}{sent},\"fill\":\"");
-    let padding = PAYLOAD_BYTES.saturating_sub(SENT.len() + 24);
-    let body = [head.as_bytes(), &vec![b'x'; padding], b"\"}}"].concat();
-    let (status, answer) = connection.send(server.post(path, Bytes::from(body))?).await?;
-    ensure!(status == 202, "publishing answered {status}: {}", String::from_utf8_lossy(&answer));
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) accepted: u64,
+    /// 429 and 503.
+    pub(crate) refused: u64,
+    /// Those of them that did not say when to come back.
+    pub(crate) refused_without_retry_after: u64,
+    /// Connections that ended without an answer, when refusing was allowed.
+    pub(crate) broken: u64,
+    /// Until the last answer.
+    pub(crate) seconds: f64,
+    /// From the time a message was (meant to be) sent until it was accepted, in microseconds.
+    pub(crate) accept: Histogram<u64>,
+    /// Processor time of the publisher itself.
+    pub(crate) cpu_seconds: f64,
+    /// Serial numbers of what was accepted; only where refusing was allowed.
+    pub(crate) serials: Vec<u64>,
+}
+
+/// Publishers at work; dropping this stops them.
+#[derive(Debug)]
+pub(crate) struct Running {
+    result: oneshot::Receiver<Result<Published>>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Plan {
+    /// Publishes and waits for the end.
+    pub(crate) async fn run(self) -> Result<Published> {
+        self.start()?.finish().await
+    }
+
+    /// Starts publishing.
+    pub(crate) fn start(self) -> Result<Running> {
+        let (done, result) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
+            let local = LocalSet::new();
+            let published = runtime.block_on(local.run_until(async {
+                tokio::select! {
+                    published = publish(self) => published,
+                    _ = stopped => Err(anyhow::anyhow!("publishing was stopped")),
+                }
+            }));
+            // Nobody listens when it was stopped.
+            let _ = done.send(published);
+        })?;
+        Ok(Running { result, _stop: stop })
+    }
+}
+
+impl Running {
+    /// Waits for the end.
+    pub(crate) async fn finish(self) -> Result<Published> {
+        self.result.await.context("the publisher ended early")?
+    }
+}
+
+/// What the connections of one publisher share; one thread has it all.
+struct Shared {
+    plan: Plan,
+    started: Instant,
+    /// Numbers that were taken, and those that may be.
+    taken: Cell<u64>,
+    released: Cell<u64>,
+    news: Notify,
+    published: RefCell<Published>,
+}
+
+async fn publish(plan: Plan) -> Result<Published> {
+    let cpu = usage::this_thread();
+    let streams = connect(&plan).await?;
+    let shared = Rc::new(Shared {
+        started: Instant::now(),
+        taken: Cell::new(0),
+        released: Cell::new(0),
+        news: Notify::new(),
+        published: RefCell::new(Published::nothing()?),
+        plan,
+    });
+    let mut tasks = JoinSet::new();
+    for stream in streams {
+        let connection = Connection { stream, out: Vec::new(), answer: Vec::with_capacity(READ_BYTES) };
+        let shared = Rc::clone(&shared);
+        tasks.spawn_local(async move {
+            match shared.plan.pace {
+                Pace::Closed => closed(&shared, connection).await,
+                Pace::PerSecond(rate) => open(&shared, connection, rate).await,
+            }
+        });
+    }
+    if let Pace::PerSecond(rate) = shared.plan.pace {
+        tasks.spawn_local(release(Rc::clone(&shared), rate));
+    }
+    let end = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended??;
+        }
+        anyhow::Ok(())
+    };
+    let Ok(ended) = timeout(shared.plan.duration + LAST_ANSWERS, end).await else {
+        bail!("the server left publications without an answer for {LAST_ANSWERS:?}");
+    };
+    ended?;
+    let mut published = shared.published.replace(Published::nothing()?);
+    published.seconds = shared.started.elapsed().as_secs_f64();
+    published.cpu_seconds = (usage::this_thread() - cpu).as_secs_f64();
+    Ok(published)
+}
+
+async fn connect(plan: &Plan) -> Result<Vec<TcpStream>> {
+    let mut streams = Vec::with_capacity(plan.connections);
+    for _ in 0..plan.connections.max(1) {
+        streams.push(dial(plan.server).await?);
+    }
+    Ok(streams)
+}
+
+async fn dial(server: SocketAddr) -> Result<TcpStream> {
+    #[expect(clippy::disallowed_methods, reason = "the bench is a client of the server, not a part of it")]
+    let stream = TcpStream::connect(server).await.with_context(|| format!("connecting to {server}"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn closed(shared: &Shared, mut connection: Connection) -> Result<()> {
+    let until = shared.started + shared.plan.duration;
+    loop {
+        let now = Instant::now();
+        if now >= until {
+            return Ok(());
+        }
+        let number = shared.taken.replace(shared.taken.get() + 1);
+        shared.exchange(&mut connection, number, now).await?;
+    }
+}
+
+async fn open(shared: &Shared, mut connection: Connection, rate: f64) -> Result<()> {
+    let schedule = Schedule::new(rate, shared.plan.duration);
+    loop {
+        let number = shared.taken.get();
+        if number >= schedule.total {
+            return Ok(());
+        }
+        if number < shared.released.get() {
+            shared.taken.set(number + 1);
+            shared.exchange(&mut connection, number, shared.started + schedule.due(number)).await?;
+        } else {
+            shared.news.notified().await;
+        }
+    }
+}
+
+/// Lets connections take the messages that are due.
+async fn release(shared: Rc<Shared>, rate: f64) -> Result<()> {
+    let schedule = Schedule::new(rate, shared.plan.duration);
+    let ticker = Ticker::new(schedule.tick())?;
+    while shared.released.get() < schedule.total {
+        let due = schedule.released(shared.started.elapsed());
+        let new = due - shared.released.replace(due);
+        for _ in 0..new.min(u64::try_from(shared.plan.connections).unwrap_or(u64::MAX)) {
+            shared.news.notify_one();
+        }
+        ticker.tick().await?;
+    }
+    // The last message may have gone to another connection.
+    while shared.taken.get() < schedule.total {
+        shared.news.notify_waiters();
+        ticker.tick().await?;
+    }
+    shared.news.notify_waiters();
     Ok(())
+}
+
+impl Shared {
+    /// Publishes one message and notes the answer.
+    async fn exchange(&self, connection: &mut Connection, number: u64, meant: Instant) -> Result<()> {
+        let serial = self.plan.first + number;
+        let sent = micros(meant.saturating_duration_since(self.plan.epoch));
+        self.plan.messages.write(serial, sent, &mut connection.out);
+        let answer = match connection.exchange().await {
+            Ok(answer) => answer,
+            Err(_) if self.plan.may_refuse => {
+                self.published.borrow_mut().broken += 1;
+                // Else a server that cannot be reached would be asked without a pause.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                connection.stream = dial(self.plan.server).await?;
+                return Ok(());
+            }
+            Err(error) => return Err(error.context("publishing")),
+        };
+        let mut published = self.published.borrow_mut();
+        match answer.status {
+            202 => {
+                published.accepted += 1;
+                published.accept.saturating_record(micros(meant.elapsed()));
+                if self.plan.may_refuse {
+                    published.serials.push(serial);
+                }
+            }
+            429 | 503 if self.plan.may_refuse => {
+                published.refused += 1;
+                published.refused_without_retry_after += u64::from(!answer.retry_after);
+            }
+            status => {
+                let body = connection.answer.get(answer.body_at..).unwrap_or_default();
+                bail!("publishing answered {status}: {}", String::from_utf8_lossy(body));
+            }
+        }
+        drop(published);
+        if answer.closes {
+            connection.stream = dial(self.plan.server).await?;
+        }
+        Ok(())
+    }
+}
+
+/// One connection, with the request it sends next and the answer it received last.
+struct Connection {
+    stream: TcpStream,
+    out: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    async fn exchange(&mut self) -> Result<Answer> {
+        self.stream.write_all(&self.out).await?;
+        self.answer.clear();
+        loop {
+            let read = self.stream.read_buf(&mut self.answer).await?;
+            ensure!(read > 0, "the server closed the connection without an answer");
+            if let Some(answer) = wire::answer(&self.answer)? {
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+impl Published {
+    fn nothing() -> Result<Self> {
+        Ok(Self {
+            accepted: 0,
+            refused: 0,
+            refused_without_retry_after: 0,
+            broken: 0,
+            seconds: 0.0,
+            accept: Histogram::new_with_max(LONGEST, 3)?,
+            cpu_seconds: 0.0,
+            serials: Vec::new(),
+        })
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -25,6 +25,10 @@ pub(crate) struct Steady {
     pub(crate) drain_seconds: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
+    /// Processor time per delivery, in microseconds: the server's process, our publisher, our receiver.
+    pub(crate) server_cpu_us: Option<f64>,
+    pub(crate) publisher_cpu_us: f64,
+    pub(crate) receiver_cpu_us: f64,
 }
 
 /// One endpoint, open loop.
@@ -121,6 +125,13 @@ pub(crate) fn markdown(figures: &Figures) -> String {
             "| steady, end to end p50 / p99 | {:.1} / {:.1} ms | |",
             of(|run| run.p50_ms),
             of(|run| run.p99_ms)
+        );
+        let _ = writeln!(
+            text,
+            "| steady, processor per delivery: server / publisher / receiver | {:.1} / {:.1} / {:.1} µs | |",
+            of(|run| run.server_cpu_us.unwrap_or(f64::NAN)),
+            of(|run| run.publisher_cpu_us),
+            of(|run| run.receiver_cpu_us)
         );
     }
     if !figures.latency.is_empty() {
