@@ -5,34 +5,53 @@
 //! - the earliest due time among those that lie only in the database (never later than the truth);
 //! - the leases that are out.
 //!
-//! Lanes that have something due stand in a ring, and claims visit them in turn: an endpoint with a million waiting
-//! deliveries gets one place, like any other. Lanes whose work lies in the future stand in a set ordered by time. A
-//! held lane (disabled endpoint) stands in neither.
+//! Lanes that have something due stand in the ring of their application, and these in a ring of applications. Claims
+//! visit them in turn: an endpoint with a million waiting deliveries gets one place, like any other, and an application
+//! with a thousand such endpoints gets one turn. Lanes whose work is due later, or deferred, stand in a set ordered by
+//! time. A lane that can start nothing (disabled endpoint, all leases out, being read) stands in neither. So a claim meets
+//! only what it can take; what changed its standing meanwhile leaves the ring when its turn comes, once.
 //!
 //! While a lane is read from the database, changes that the reader may not have seen are noted beside it. Here: what
-//! comes and goes with messages and endpoints; `claiming` has the claims, `leases` what becomes of them, `lane` one
-//! endpoint's part. Pure: no clock, no database; losing all of it loses nothing, it is rebuilt at the next start.
+//! comes and goes with messages and endpoints; `claiming` has the claims, `turns` whose turn it is, `leases` what becomes
+//! of them, `lane` one endpoint's part, `deferrals` and `bounds` what the claimer said. Pure: no clock, no database;
+//! losing all of it loses nothing, it is rebuilt at the next start.
 
+mod bounds;
 mod claiming;
+mod deferrals;
 mod lane;
 mod leases;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod work;
 
 pub(crate) use work::{Found, Handed, Taken, Wanted};
 
-use lane::Lane;
-use postrider_model::{delivery::DeliveryId, id::EndpointId, time::Timestamp};
+use bounds::Bounds;
+use deferrals::{Deferrals, Who};
+use lane::{Lane, Standing};
+use postrider_model::{
+    delivery::DeliveryId,
+    id::{ApplicationId, EndpointId},
+    time::Timestamp,
+};
 use postrider_store::deliveries::Deferred;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
+use turns::Turns;
 
 /// Deliveries of one endpoint that are kept complete in memory.
 const LANE_QUEUE: usize = 256;
 /// One lane may queue this part of the bytes for all, and always one delivery.
 const LANE_SHARE: usize = 8;
-/// Deliveries read ahead for one lane in one claim.
-const READ_AHEAD: usize = 256;
+/// Deliveries read ahead for one lane at a time, at most and at least.
+const READ_AHEAD: std::ops::RangeInclusive<usize> = 8..=256;
+/// Deliveries that one claim reads ahead, shared by the lanes that have a turn.
+const READ_ROWS: usize = 1024;
+/// Lanes that are read at the same time.
+const READINGS: usize = 128;
+/// Deliveries of one turn at most.
+const TURN: usize = 256;
 
 /// A lease that is out.
 #[derive(Debug, Clone, Copy)]
@@ -49,16 +68,18 @@ struct Leased {
 #[derive(Debug)]
 pub(crate) struct Agenda {
     lanes: HashMap<EndpointId, Lane>,
-    ring: VecDeque<EndpointId>,
-    future: BTreeSet<(Timestamp, EndpointId)>,
+    turns: Turns,
+    /// Lanes that are due later, and applications that have something due and are deferred.
+    future: BTreeSet<(Timestamp, Who)>,
+    deferrals: Deferrals,
+    bounds: Bounds,
     leases: HashMap<DeliveryId, Leased>,
     epoch: u64,
     queued_bytes: usize,
     queue_budget: usize,
-    per_endpoint: usize,
-    /// Lanes that may lease more than `per_endpoint`.
-    wide: HashMap<EndpointId, usize>,
     pending: u64,
+    /// Lanes that are being read.
+    readings: usize,
 }
 
 impl Agenda {
@@ -67,21 +88,23 @@ impl Agenda {
     pub(crate) fn new(queue_budget: usize, first_epoch: u64) -> Self {
         Self {
             lanes: HashMap::new(),
-            ring: VecDeque::new(),
+            turns: Turns::default(),
             future: BTreeSet::new(),
+            deferrals: Deferrals::default(),
+            bounds: Bounds::default(),
             leases: HashMap::new(),
             epoch: first_epoch,
             queued_bytes: 0,
             queue_budget,
-            per_endpoint: usize::MAX,
-            wide: HashMap::new(),
             pending: 0,
+            readings: 0,
         }
     }
 
     /// Pending deliveries that lie in the database: at start, and when due in the future.
     pub(crate) fn add(
         &mut self,
+        application: ApplicationId,
         endpoint: EndpointId,
         held: bool,
         due: Timestamp,
@@ -89,7 +112,7 @@ impl Agenda {
         now: Timestamp,
     ) {
         self.pending += count;
-        let lane = self.lanes.entry(endpoint).or_default();
+        let lane = self.lanes.entry(endpoint).or_insert_with(|| Lane::new(application));
         lane.held = held;
         lane.lies_on_disk(due);
         self.settle(endpoint, now);
@@ -102,7 +125,8 @@ impl Agenda {
         let endpoint = handed.delivery.endpoint;
         let size = handed.size();
         let fits = self.queued_bytes + size <= self.queue_budget;
-        let lane = self.lanes.entry(endpoint).or_default();
+        let application = handed.scope.application;
+        let lane = self.lanes.entry(endpoint).or_insert_with(|| Lane::new(application));
         lane.held = held;
         // A reader may have found it between its commit and now; it may even be leased already.
         if lane.knows(&handed.delivery) {
@@ -130,8 +154,21 @@ impl Agenda {
         }
     }
 
-    /// Nothing of theirs is claimed until then.
-    pub(crate) fn defer(&mut self, _whose: Deferred, _until: Timestamp, _now: Timestamp) {}
+    /// Nothing of theirs is claimed until then; an instant that has passed takes it back.
+    pub(crate) fn defer(&mut self, whose: Deferred, until: Timestamp, now: Timestamp) {
+        let who = Who::from(whose);
+        let forgotten = self.deferrals.set(who, until, now);
+        for who in forgotten.into_iter().chain([who]) {
+            self.settle_anyone(who, now);
+        }
+    }
+
+    /// The clock was set back: nobody knows how long a deferral was meant to last.
+    pub(crate) fn forget_deferrals(&mut self, now: Timestamp) {
+        for who in self.deferrals.take_all() {
+            self.settle_anyone(who, now);
+        }
+    }
 
     /// An endpoint was disabled or enabled.
     pub(crate) fn hold(&mut self, endpoint: EndpointId, held: bool, now: Timestamp) {
@@ -153,7 +190,7 @@ impl Agenda {
                 self.make_void(*delivery);
             }
             if let Some(due) = lane.in_future {
-                self.future.remove(&(due, endpoint));
+                self.future.remove(&(due, Who::Endpoint(endpoint)));
             }
             self.queued_bytes -= lane.queued_bytes;
             // The ring forgets it when its turn comes.
@@ -178,17 +215,27 @@ impl Agenda {
 
     /// When the earliest due delivery became due that could be claimed but is not.
     pub(crate) fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let claimable = self
-            .lanes
-            .iter()
-            .filter(|(endpoint, lane)| !lane.held && lane.leased.len() < self.bound(**endpoint))
-            .map(|(_, lane)| lane);
-        claimable.filter_map(Lane::next_due).min().filter(|due| *due <= now)
+        let waits = |endpoint: EndpointId, lane: &Lane| {
+            lane.leased.len() < self.bounds.of(endpoint)
+                && self.deferred(endpoint, lane).is_none_or(|until| until <= now)
+        };
+        let claimable = self.lanes.iter().filter(|(endpoint, lane)| !lane.held && waits(**endpoint, lane));
+        claimable.filter_map(|(_, lane)| lane.next_due()).min().filter(|due| *due <= now)
     }
 
-    /// When the earliest delivery of an enabled endpoint is due that no lease covers.
+    /// When the earliest delivery of an enabled endpoint can be claimed that no lease covers.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.lanes.values().filter(|lane| !lane.held).filter_map(Lane::next_due).min()
+        let due = |(endpoint, lane): (&EndpointId, &Lane)| {
+            let due = lane.next_due().filter(|_| !lane.held)?;
+            Some(self.deferred(*endpoint, lane).map_or(due, |until| due.max(until)))
+        };
+        self.lanes.iter().filter_map(due).min()
+    }
+
+    /// Until when a lane is deferred, for itself or with its application; it may have passed.
+    fn deferred(&self, endpoint: EndpointId, lane: &Lane) -> Option<Timestamp> {
+        let own = self.deferrals.of(Who::Endpoint(endpoint));
+        own.max(self.deferrals.of(Who::Application(lane.application)))
     }
 
     /// Deliveries of this endpoint that were due later are due from `due` on: the clock was set back.
@@ -215,38 +262,47 @@ impl Agenda {
         self.lanes.iter().filter(|(_, lane)| lane.held).map(|(endpoint, _)| *endpoint).collect()
     }
 
-    /// How many leases a lane may have out.
-    fn bound(&self, endpoint: EndpointId) -> usize {
-        self.wide.get(&endpoint).copied().unwrap_or(self.per_endpoint)
+    /// Where a lane belongs. Its application's deferral does not count: that keeps the application out of the ring.
+    fn standing(&self, endpoint: EndpointId, now: Timestamp) -> Standing {
+        let deferred = self.deferrals.of(Who::Endpoint(endpoint));
+        let bound = self.bounds.of(endpoint);
+        self.lanes.get(&endpoint).map_or(Standing::Nowhere, |lane| lane.standing(bound, deferred, now))
     }
 
-    /// Puts a lane where it belongs: ring, future, neither, or nowhere when it is empty.
+    fn settle_anyone(&mut self, who: Who, now: Timestamp) {
+        match who {
+            Who::Endpoint(endpoint) => self.settle(endpoint, now),
+            Who::Application(application) => self.settle_application(application, now),
+        }
+    }
+
+    /// Puts a lane where it belongs: ring, future, neither, or away when it is empty.
     fn settle(&mut self, endpoint: EndpointId, now: Timestamp) {
-        let bound = self.bound(endpoint);
+        let deferred = self.deferrals.of(Who::Endpoint(endpoint));
+        let bound = self.bounds.of(endpoint);
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        // Its turn will tell: whoever leaves the ring is settled then.
+        if lane.in_ring {
+            return;
+        }
         if let Some(due) = lane.in_future.take() {
-            self.future.remove(&(due, endpoint));
+            self.future.remove(&(due, Who::Endpoint(endpoint)));
         }
         if lane.is_empty() {
-            // In the ring it waits for its turn to go: a second one of its name would stand there twice.
-            if !lane.in_ring {
-                self.lanes.remove(&endpoint);
-            }
+            self.lanes.remove(&endpoint);
             return;
         }
-        if lane.held || lane.reading.is_some() || lane.leased.len() >= bound {
-            return;
-        }
-        match lane.next_due() {
-            Some(due) if due > now => {
-                lane.in_future = Some(due);
-                self.future.insert((due, endpoint));
-            }
-            Some(_) if !lane.in_ring => {
+        match lane.standing(bound, deferred, now) {
+            Standing::Due => {
                 lane.in_ring = true;
-                self.ring.push_back(endpoint);
+                let application = lane.application;
+                self.enter_ring(application, endpoint, now);
             }
-            _ => {}
+            Standing::Later(due) => {
+                lane.in_future = Some(due);
+                self.future.insert((due, Who::Endpoint(endpoint)));
+            }
+            Standing::Nowhere => {}
         }
     }
 }

@@ -25,12 +25,12 @@ use postrider_store::{
     endpoints::AppScope,
 };
 use rusqlite::{Connection, OptionalExtension, params};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-/// Payload bytes that one claim reads ahead at most.
-const READ_BYTES: usize = 32 * 1024 * 1024;
-/// Rounds of a claim over lanes that have more than memory held.
-const ROUNDS: usize = 4;
+/// Payload bytes that one reading brings into memory at most.
+const READ_BYTES: usize = 8 * 1024 * 1024;
+/// How often a claim that waits for a reading looks whether something else can be started.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What an endpoint has due.
 pub(crate) const DUE: &str =
@@ -56,35 +56,70 @@ pub(crate) async fn claim(shared: &Arc<Shared>, room: &Room) -> Result<Claimed, 
     }
     // What cannot be recorded must not be sent.
     if room.total == 0 || !shared.disk.can_record() {
-        return Ok(Claimed { deliveries: Vec::new(), next_due: None });
+        return Ok(Claimed::default());
     }
-    let mut taking = Taking { shared, claimed: Claimed::default() };
-    let claimed = &mut taking.claimed;
-    for _ in 0..ROUNDS {
-        let left = Room { total: room.total - claimed.deliveries.len(), ..room.clone() };
-        let read = read_ahead(shared, &left).await;
-        let now = shared.clock.now();
-        let Taken { deliveries, dead, next_due } = shared.agenda().take(&left, now);
-        let progress = !deliveries.is_empty() || !dead.is_empty();
-        if !dead.is_empty() {
-            bury(shared, dead);
+    let mut reading = None;
+    loop {
+        let taken = Taking::take(shared, room, &mut reading);
+        // Whoever is read from the database keeps nobody waiting who has something in memory.
+        if !taken.claimed.deliveries.is_empty() || !taken.reads {
+            return Ok(taken.answer());
         }
-        claimed.next_due = next_due;
-        claimed.deliveries.extend(deliveries.into_iter().filter_map(|(lease, handed)| of(lease, handed)));
-        if claimed.deliveries.is_empty() {
-            read?;
-        }
-        if !progress || claimed.deliveries.len() >= room.total || next_due.is_none_or(|due| due > now) {
-            break;
+        let Some(running) = &mut reading else {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            continue;
+        };
+        if let Ok(ended) = tokio::time::timeout(LOOK_AGAIN, running).await {
+            reading = None;
+            let done = ended.unwrap_or_else(|error| {
+                Err(StoreError::Internal { detail: format!("reading ahead ended abnormally: {error}") })
+            });
+            if let Err(error) = done {
+                return last_look(shared, room, error);
+            }
         }
     }
-    Ok(std::mem::take(claimed))
 }
 
-/// What a claim has taken so far: given back when its caller goes away before it is answered.
+/// A reading failed: what others have in memory is claimed all the same.
+fn last_look(shared: &Arc<Shared>, room: &Room, error: StoreError) -> Result<Claimed, StoreError> {
+    let taken = Taking::take(shared, room, &mut None);
+    if taken.claimed.deliveries.is_empty() { Err(error) } else { Ok(taken.answer()) }
+}
+
+type Reading = tokio::task::JoinHandle<Result<(), StoreError>>;
+
+/// What a claim has taken: given back when its caller goes away before it is answered.
 struct Taking<'a> {
     shared: &'a Shared,
     claimed: Claimed,
+    /// Something is being read.
+    reads: bool,
+}
+
+impl<'a> Taking<'a> {
+    /// Takes what memory has. Begins to read what it has not.
+    fn take(shared: &'a Arc<Shared>, room: &Room, reading: &mut Option<Reading>) -> Self {
+        let now = shared.clock.now();
+        let Taken { deliveries, dead, wanted, reads, next_due } = shared.agenda().take(room, now);
+        let mut taking = Self { shared, claimed: Claimed { deliveries: Vec::new(), next_due }, reads };
+        if !dead.is_empty() {
+            bury(shared, dead);
+        }
+        if !wanted.is_empty() {
+            *reading = Some(tokio::spawn(read_ahead(Arc::clone(shared), wanted, now)));
+        }
+        if reads {
+            taking.claimed.next_due = Some(now);
+        }
+        taking.claimed.deliveries =
+            deliveries.into_iter().filter_map(|(lease, handed)| of(lease, handed)).collect();
+        taking
+    }
+
+    fn answer(mut self) -> Claimed {
+        std::mem::take(&mut self.claimed)
+    }
 }
 
 impl Drop for Taking<'_> {
@@ -114,36 +149,25 @@ fn of(lease: Lease, handed: Handed) -> Option<ClaimedDelivery> {
     })
 }
 
-/// Reads what the next lanes in turn have due. The reading goes on when the caller goes away: its lanes wait for it.
-async fn read_ahead(shared: &Arc<Shared>, room: &Room) -> Result<(), StoreError> {
+/// Reads what lanes have due. Goes on when the claimer goes away: the lanes wait for it.
+async fn read_ahead(shared: Arc<Shared>, wanted: Vec<Wanted>, now: Timestamp) -> Result<(), StoreError> {
+    let mut unread: Vec<EndpointId> = wanted.iter().map(|wanted| wanted.endpoint).collect();
+    let read = move |connection: &Connection| read_lanes(connection, &wanted, now);
+    let result = shared.hot_readers.read(read).await;
     let now = shared.clock.now();
-    let wanted = shared.agenda().wanted(room, now);
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let shared = Arc::clone(shared);
-    let reading = tokio::spawn(async move {
-        let endpoints: Vec<EndpointId> = wanted.iter().map(|wanted| wanted.endpoint).collect();
-        let result = shared.hot_readers.read(move |connection| read_lanes(connection, &wanted, now)).await;
-        let mut agenda = shared.agenda();
-        let mut unread = endpoints;
-        let result = result.map(|found| {
-            for found in found {
-                unread.retain(|endpoint| *endpoint != found.endpoint);
-                agenda.found(found, now);
-            }
-        });
-        for endpoint in unread {
-            agenda.not_found(endpoint, now);
+    let mut agenda = shared.agenda();
+    let result = result.map(|found| {
+        for found in found {
+            unread.retain(|endpoint| *endpoint != found.endpoint);
+            agenda.found(found, now);
         }
-        result
     });
-    match reading.await {
-        Ok(result) => Ok(result?),
-        Err(error) => {
-            Err(StoreError::Internal { detail: format!("reading ahead ended abnormally: {error}") })
-        }
+    for endpoint in unread {
+        agenda.not_found(endpoint, now);
     }
+    drop(agenda);
+    shared.claimable.notify_one();
+    Ok(result?)
 }
 
 /// Reads lanes until all are read or the bytes of one claim are used up; each at least has a turn at the next claim.

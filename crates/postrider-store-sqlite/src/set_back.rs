@@ -74,6 +74,8 @@ impl Watch {
     pub(crate) fn tick(&mut self, shared: &Shared) {
         if let Some(by) = shared.latest.ahead(shared.clock.now()) {
             tracing::warn!(?by, "the clock was set back; deliveries keep their waits");
+            shared.agenda().forget_deferrals(shared.clock.now());
+            shared.claimable.notify_one();
             self.look_at_all(shared);
         }
         let at = Instant::now();

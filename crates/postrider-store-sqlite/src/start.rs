@@ -136,14 +136,16 @@ pub(crate) fn cancel_deleted(connection: &Connection) -> Result<(), OpenError> {
 /// Fills the agenda: one walk over the index of what is pending.
 pub(crate) fn fill(agenda: &mut Agenda, connection: &Connection, now: Timestamp) -> Result<(), OpenError> {
     let mut statement = connection.prepare(
-        "SELECT waiting.endpoint, waiting.first_due, waiting.deliveries, endpoint.disabled_at IS NOT NULL
+        "SELECT waiting.endpoint, waiting.first_due, waiting.deliveries, endpoint.disabled_at IS NOT NULL,
+                endpoint.application
          FROM (SELECT endpoint, MIN(next_attempt_at) AS first_due, COUNT(*) AS deliveries
                FROM delivery INDEXED BY delivery_due WHERE state = 0 GROUP BY endpoint) AS waiting
          JOIN endpoint ON endpoint.id = waiting.endpoint",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        agenda.add(id_at(row, 0)?, row.get(3)?, instant_at(row, 1)?, count(row.get(2)?), now);
+        let (endpoint, application) = (id_at(row, 0)?, id_at(row, 4)?);
+        agenda.add(application, endpoint, row.get(3)?, instant_at(row, 1)?, count(row.get(2)?), now);
     }
     Ok(())
 }

@@ -1,38 +1,105 @@
-//! Claims against the agenda: which lanes to read first, what they gave, and what is leased, one lane after the other.
+//! Claims against the agenda: what is leased, one turn after the other, which lanes are to be read, and what they gave.
 
-use super::{Agenda, Found, Leased, READ_AHEAD, Taken, Wanted, earlier};
+use super::{
+    Agenda, Found, Leased, READ_AHEAD, READ_ROWS, READINGS, TURN, Taken, Wanted, bounds::Grown,
+    deferrals::Who, earlier, turns::Turn,
+};
 use postrider_model::{id::EndpointId, time::Timestamp};
 use postrider_store::deliveries::{Lease, Room};
-use std::collections::HashSet;
 
 impl Agenda {
-    /// Lanes to read before this claim: those among the next in turn that have nothing in memory. They are out of the
-    /// ring until [`Self::found`] or [`Self::not_found`].
-    pub(crate) fn wanted(&mut self, room: &Room, now: Timestamp) -> Vec<Wanted> {
-        self.begin_claim(room, now);
-        let full: HashSet<&EndpointId> = room.full.iter().collect();
-        let visited = room.total.min(self.ring.len());
-        let share = room.total.checked_div(visited).unwrap_or(0).clamp(1, READ_AHEAD);
-        let mut wanted = Vec::new();
-        // Full lanes take no turn: those behind them would wait for nothing.
-        for endpoint in self.ring.iter().filter(|endpoint| !full.contains(endpoint)).take(visited) {
-            let Some(lane) = self.lanes.get_mut(endpoint) else { continue };
-            let bound = self.wide.get(endpoint).copied().unwrap_or(self.per_endpoint);
-            let places = bound.saturating_sub(lane.leased.len());
-            if places == 0 || !lane.must_be_read(now) {
-                continue;
+    /// Leases what there is room for of what memory has, one turn after the other. Lanes that have more in the database are
+    /// to be read; they stand nowhere until [`Self::found`] or [`Self::not_found`].
+    pub(crate) fn take(&mut self, room: &Room, now: Timestamp) -> Taken {
+        self.hear(room, now);
+        self.wake(now);
+        let mut taken = Taken::default();
+        let mut bytes = room.bytes;
+        let quantum = room.total.checked_div(self.turns.applications()).unwrap_or(0).clamp(1, TURN);
+        let rows = READ_ROWS.checked_div(self.turns.lanes()).unwrap_or(0);
+        let rows = rows.clamp(*READ_AHEAD.start(), *READ_AHEAD.end());
+        while let Some(turn) = self.next_turn(quantum, now) {
+            if taken.deliveries.len() >= room.total || self.readings >= READINGS {
+                taken.next_due = Some(now);
+                break;
             }
-            // More than has a place now is read while there is memory for it: one reading serves many claims.
-            let most = if self.queued_bytes < self.queue_budget / 2 { share } else { share.min(places) };
-            lane.begin_reading();
-            wanted.push(Wanted { endpoint: *endpoint, most, leased: lane.leased.iter().copied().collect() });
+            let turn = Turn { most: turn.most.min(room.total - taken.deliveries.len()), ..turn };
+            let (used, too_large) = self.take_from(turn, &mut bytes, now, &mut taken);
+            if too_large {
+                self.turns.stay(turn, used);
+                taken.next_due = Some(now);
+                break;
+            }
+            self.read_ahead(turn.endpoint, rows, now, &mut taken);
+            self.turns.leave(turn.application, used);
+            if let Some(lane) = self.lanes.get_mut(&turn.endpoint) {
+                lane.in_ring = false;
+            }
+            self.settle(turn.endpoint, now);
+            self.turns.pass_on(turn);
         }
-        wanted
+        if taken.next_due.is_none() {
+            taken.next_due = self.next_in_future(now);
+        }
+        taken.reads = self.readings > 0;
+        taken
+    }
+
+    /// Returns how much of the turn was used, and whether the next delivery is too large for what is left of the claim.
+    fn take_from(
+        &mut self,
+        turn: Turn,
+        bytes: &mut usize,
+        now: Timestamp,
+        taken: &mut Taken,
+    ) -> (usize, bool) {
+        let bound = self.bounds.of(turn.endpoint);
+        let Some(lane) = self.lanes.get_mut(&turn.endpoint) else { return (0, false) };
+        let mut used = 0;
+        while used < turn.most
+            && lane.leased.len() < bound
+            && let Some(next) = lane.queue.front()
+        {
+            if next.payload_bytes() > *bytes && !taken.deliveries.is_empty() {
+                return (used, true);
+            }
+            let Some(handed) = lane.pop() else { break };
+            self.queued_bytes -= handed.size();
+            self.epoch += 1;
+            let lease = Lease { delivery: handed.delivery, epoch: self.epoch };
+            lane.leased.insert(handed.delivery);
+            let leased = Leased { epoch: self.epoch, due_at: handed.due_at, slot: None, void: false };
+            self.leases.insert(handed.delivery, leased);
+            if handed.payload.is_none() || handed.deadline_at < now {
+                taken.dead.push((lease, handed));
+            } else {
+                *bytes = bytes.saturating_sub(handed.payload_bytes());
+                taken.deliveries.push((lease, handed));
+                used += 1;
+            }
+        }
+        (used, false)
+    }
+
+    /// Has a lane read whose memory is used up, in time for its next turn.
+    fn read_ahead(&mut self, endpoint: EndpointId, rows: usize, now: Timestamp, taken: &mut Taken) {
+        let bound = self.bounds.of(endpoint);
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        let places = bound.saturating_sub(lane.leased.len());
+        if places == 0 || !lane.must_be_read(now) {
+            return;
+        }
+        // More than has a place now is read while there is memory for it: one reading serves many claims.
+        let most = if self.queued_bytes < self.queue_budget / 2 { rows } else { rows.min(places) };
+        lane.begin_reading();
+        self.readings += 1;
+        taken.wanted.push(Wanted { endpoint, most, leased: lane.leased.iter().copied().collect() });
     }
 
     /// A lane was read.
     pub(crate) fn found(&mut self, found: Found, now: Timestamp) {
         let Found { endpoint, deliveries, next } = found;
+        self.readings -= 1;
         if let Some(lane) = self.lanes.get_mut(&endpoint)
             && let Some(reading) = lane.reading.take()
         {
@@ -54,6 +121,7 @@ impl Agenda {
 
     /// A lane could not be read: it stands as before.
     pub(crate) fn not_found(&mut self, endpoint: EndpointId, now: Timestamp) {
+        self.readings -= 1;
         if let Some(lane) = self.lanes.get_mut(&endpoint)
             && let Some(reading) = lane.reading.take()
         {
@@ -62,86 +130,51 @@ impl Agenda {
         self.settle(endpoint, now);
     }
 
-    /// Leases what there is room for, one lane after the other.
-    pub(crate) fn take(&mut self, room: &Room, now: Timestamp) -> Taken {
-        self.begin_claim(room, now);
-        let mut taken = Taken::default();
-        let no_room: HashSet<&EndpointId> = room.full.iter().collect();
-        let mut full = Vec::new();
-        let mut unread = Vec::new();
-        let quantum = room.total.checked_div(self.ring.len()).unwrap_or(0).clamp(1, READ_AHEAD);
-        while taken.deliveries.len() < room.total
-            && let Some(endpoint) = self.ring.pop_front()
-        {
-            let bound = self.bound(endpoint);
-            let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
-            if no_room.contains(&endpoint) {
-                full.push(endpoint);
-                continue;
-            }
-            // Its bound has shrunk since it came here: a lease that comes back brings it here again.
-            if lane.leased.len() >= bound {
-                lane.in_ring = false;
-                continue;
-            }
-            if lane.must_be_read(now) {
-                unread.push(endpoint);
-                continue;
-            }
-            lane.in_ring = false;
-            let most = quantum.min(room.total - taken.deliveries.len());
-            self.take_from(endpoint, most, now, &mut taken);
+    /// What the claimer says of its room counts from now on.
+    fn hear(&mut self, room: &Room, now: Timestamp) {
+        let grown = match self.bounds.heard(room) {
+            Grown::These(endpoints) => endpoints,
+            Grown::All => self.lanes.keys().copied().collect(),
+        };
+        for endpoint in grown {
             self.settle(endpoint, now);
         }
-        let waits = !self.ring.is_empty() || !unread.is_empty();
-        self.ring.extend(unread);
-        self.ring.extend(full);
-        taken.next_due = if waits { Some(now) } else { self.future.first().map(|(due, _)| *due) };
-        taken
     }
 
-    fn take_from(&mut self, endpoint: EndpointId, most: usize, now: Timestamp, taken: &mut Taken) {
-        let bound = self.bound(endpoint);
-        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
-        let mut left = most;
-        while left > 0
-            && lane.leased.len() < bound
-            && let Some(handed) = lane.pop()
+    /// What has become due takes its place in the ring.
+    fn wake(&mut self, now: Timestamp) {
+        self.deferrals.forget_ended(now);
+        while self.future.first().is_some_and(|(due, _)| *due <= now)
+            && let Some((_, who)) = self.future.pop_first()
         {
-            self.queued_bytes -= handed.size();
-            self.epoch += 1;
-            let lease = Lease { delivery: handed.delivery, epoch: self.epoch };
-            lane.leased.insert(handed.delivery);
-            let leased = Leased { epoch: self.epoch, due_at: handed.due_at, slot: None, void: false };
-            self.leases.insert(handed.delivery, leased);
-            if handed.payload.is_none() || handed.deadline_at < now {
-                taken.dead.push((lease, handed));
-            } else {
-                taken.deliveries.push((lease, handed));
-                left -= 1;
-            }
+            self.settle_anyone(who, now);
         }
     }
 
-    fn begin_claim(&mut self, room: &Room, now: Timestamp) {
-        if self.per_endpoint != room.per_endpoint {
-            self.per_endpoint = room.per_endpoint;
-            for endpoint in self.lanes.keys().copied().collect::<Vec<_>>() {
-                self.settle(endpoint, now);
-            }
-        }
-        if self.wide != room.wide {
-            let before = std::mem::replace(&mut self.wide, room.wide.clone());
-            for (endpoint, bound) in &room.wide {
-                if before.get(endpoint).copied().unwrap_or(self.per_endpoint) < *bound {
-                    self.settle(*endpoint, now);
+    /// When somebody is due next. A lane that is due before its application's deferral ends joins the ring of its
+    /// application early, where it is not in the way.
+    fn next_in_future(&mut self, now: Timestamp) -> Option<Timestamp> {
+        while let Some((due, who)) = self.future.first().copied() {
+            match who {
+                Who::Endpoint(endpoint) => {
+                    let Some(lane) = self.lanes.get_mut(&endpoint) else { return Some(due) };
+                    let application = lane.application;
+                    if self.deferrals.of(Who::Application(application)).is_none_or(|until| until <= due) {
+                        return Some(due);
+                    }
+                    self.future.pop_first();
+                    lane.in_future = None;
+                    lane.in_ring = true;
+                    self.enter_ring(application, endpoint, now);
+                }
+                Who::Application(application) => {
+                    if self.first_lane(application, due, now).is_some() {
+                        return Some(due);
+                    }
+                    self.settle_application(application, now);
                 }
             }
         }
-        while self.future.first().is_some_and(|(due, _)| *due <= now)
-            && let Some((_, endpoint)) = self.future.pop_first()
-        {
-            self.settle(endpoint, now);
-        }
+        None
     }
 }

@@ -1,12 +1,28 @@
 //! The lane of one endpoint.
 
 use super::{Handed, LANE_QUEUE, earlier};
-use postrider_model::{delivery::DeliveryId, id::MessageId, time::Timestamp};
+use postrider_model::{
+    delivery::DeliveryId,
+    id::{ApplicationId, MessageId},
+    time::Timestamp,
+};
 use std::collections::{HashSet, VecDeque};
 
+/// Where a lane belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Into the ring: something is due, and it may be claimed.
+    Due,
+    /// Into the future.
+    Later(Timestamp),
+    /// Nowhere: nothing is to be done before something else changes.
+    Nowhere,
+}
+
 /// See [the agenda](super).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lane {
+    pub(super) application: ApplicationId,
     /// The endpoint is disabled.
     pub(super) held: bool,
     /// Complete in memory, in the order in which they are served.
@@ -34,6 +50,33 @@ pub(super) struct Reading {
 }
 
 impl Lane {
+    pub(super) fn new(application: ApplicationId) -> Self {
+        Self {
+            application,
+            held: false,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            disk_due: None,
+            leased: HashSet::new(),
+            newest_found: None,
+            reading: None,
+            in_ring: false,
+            in_future: None,
+        }
+    }
+
+    /// Where it belongs when `bound` leases may be out and it is deferred until then.
+    pub(super) fn standing(&self, bound: usize, deferred: Option<Timestamp>, now: Timestamp) -> Standing {
+        if self.held || self.reading.is_some() || self.leased.len() >= bound {
+            return Standing::Nowhere;
+        }
+        match self.next_due().map(|due| deferred.map_or(due, |until| due.max(until))) {
+            None => Standing::Nowhere,
+            Some(due) if due > now => Standing::Later(due),
+            Some(_) => Standing::Due,
+        }
+    }
+
     /// Can a delivery that is due at `due` go into the queue? Not past older ones that lie in the database.
     pub(super) fn takes(&self, due: Timestamp, now: Timestamp) -> bool {
         !self.held
@@ -108,7 +151,7 @@ impl Lane {
             && self.disk_due.is_some_and(|due| due <= now)
     }
 
-    /// Starts a reading; leaves the ring for its time.
+    /// Starts a reading; stands nowhere for its time.
     pub(super) fn begin_reading(&mut self) {
         self.reading = Some(Reading::default());
     }

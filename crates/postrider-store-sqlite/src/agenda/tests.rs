@@ -1,5 +1,7 @@
 //! What the agenda promises, step by step.
 
+mod deferring;
+
 use super::*;
 use bytes::Bytes;
 use postrider_model::{
@@ -22,6 +24,10 @@ fn endpoint(number: u8) -> EndpointId {
     EndpointId::new(Ksuid::from_bytes([number; 20]))
 }
 
+fn application(number: u8) -> ApplicationId {
+    ApplicationId::new(Ksuid::from_bytes([number; 20]))
+}
+
 fn delivery(endpoint_number: u8, message: u32) -> DeliveryId {
     let mut bytes = [0; 20];
     bytes[..4].copy_from_slice(&message.to_be_bytes());
@@ -35,10 +41,7 @@ fn delivery(endpoint_number: u8, message: u32) -> DeliveryId {
 fn handed(endpoint_number: u8, message: u32, due: i64) -> Handed {
     Handed {
         delivery: delivery(endpoint_number, message),
-        scope: AppScope {
-            environment: EnvironmentId::parse("org_a").unwrap(),
-            application: ApplicationId::new(Ksuid::from_bytes([0; 20])),
-        },
+        scope: AppScope { environment: EnvironmentId::parse("org_a").unwrap(), application: application(0) },
         attempts: 0,
         trigger: Trigger::Scheduled,
         payload: Some(Bytes::from_static(b"{}")),
@@ -50,12 +53,23 @@ fn handed(endpoint_number: u8, message: u32, due: i64) -> Handed {
     }
 }
 
+fn in_application(number: u8, handed: Handed) -> Handed {
+    Handed { scope: AppScope { application: application(number), ..handed.scope.clone() }, ..handed }
+}
+
 fn room(total: usize, per_endpoint: usize) -> Room {
     Room { total, per_endpoint, ..Room::default() }
 }
 
 fn take(agenda: &mut Agenda, total: usize, per_endpoint: usize, now: i64) -> Vec<(Lease, Handed)> {
     agenda.take(&room(total, per_endpoint), at(now)).deliveries
+}
+
+/// What a claim that has room for everything has read.
+fn to_read(agenda: &mut Agenda, now: i64) -> Vec<Wanted> {
+    let taken = agenda.take(&room(PLENTY, PLENTY), at(now));
+    assert!(taken.deliveries.is_empty(), "nothing is in memory");
+    taken.wanted
 }
 
 fn endpoints(taken: &[(Lease, Handed)]) -> Vec<EndpointId> {
@@ -111,8 +125,8 @@ fn a_lane_with_all_its_leases_out_takes_no_turn_until_one_comes_back() {
     agenda.released(&taken.deliveries[0].0, at(0));
     assert_eq!(agenda.oldest_due(at(9)), Some(at(0)));
     assert_eq!(take(&mut agenda, PLENTY, 2, 0).len(), 1);
-    assert_eq!(take(&mut agenda, PLENTY, 3, 0).len(), 0, "the released one lies on the disk");
-    assert_eq!(agenda.wanted(&room(PLENTY, 3), at(0)).len(), 1);
+    let taken = agenda.take(&room(PLENTY, 3), at(0));
+    assert_eq!((taken.deliveries.len(), taken.wanted.len()), (0, 1), "the released one lies on the disk");
 }
 
 #[test]
@@ -130,13 +144,12 @@ fn a_full_lane_is_passed_over_and_keeps_its_turn() {
 #[test]
 fn older_work_in_the_database_comes_before_what_is_handed_over() {
     let mut agenda = Agenda::new(1_000_000, 7);
-    agenda.add(endpoint(1), false, at(0), 5, at(0));
+    agenda.add(application(0), endpoint(1), false, at(0), 5, at(0));
     agenda.hand_over(handed(1, 9, 1), false, at(1));
     assert_eq!(agenda.queued_bytes, 0, "it waits behind the others");
-    assert!(take(&mut agenda, PLENTY, PLENTY, 1).is_empty());
-    let wanted = agenda.wanted(&room(PLENTY, PLENTY), at(1));
+    let wanted = to_read(&mut agenda, 1);
     assert_eq!(wanted.len(), 1);
-    assert!(agenda.wanted(&room(PLENTY, PLENTY), at(1)).is_empty(), "one reading at a time");
+    assert!(to_read(&mut agenda, 1).is_empty(), "one reading at a time");
     let found = Found { endpoint: endpoint(1), deliveries: vec![handed(1, 1, 0)], next: Some(at(7)) };
     agenda.found(found, at(1));
     assert_eq!(take(&mut agenda, PLENTY, PLENTY, 1).len(), 1);
@@ -149,8 +162,8 @@ fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
     let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     let running = take(&mut agenda, PLENTY, PLENTY, 0);
-    agenda.add(endpoint(1), false, at(0), 2, at(0));
-    let wanted = agenda.wanted(&room(PLENTY, PLENTY), at(0));
+    agenda.add(application(0), endpoint(1), false, at(0), 2, at(0));
+    let wanted = to_read(&mut agenda, 0);
     assert_eq!(wanted[0].leased, [delivery(1, 1)]);
     // The reader sees all three as pending; meanwhile one is recorded, one cancelled, and one more is accepted.
     agenda.recorded(&running[0].0, None, at(0));
@@ -166,11 +179,11 @@ fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
 #[test]
 fn a_failed_reading_leaves_the_lane_due() {
     let mut agenda = Agenda::new(1_000_000, 7);
-    agenda.add(endpoint(1), false, at(3), 1, at(0));
-    assert!(agenda.wanted(&room(PLENTY, PLENTY), at(2)).is_empty());
-    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(3)).len(), 1);
+    agenda.add(application(0), endpoint(1), false, at(3), 1, at(0));
+    assert!(to_read(&mut agenda, 2).is_empty());
+    assert_eq!(to_read(&mut agenda, 3).len(), 1);
     agenda.not_found(endpoint(1), at(3));
-    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(3)).len(), 1);
+    assert_eq!(to_read(&mut agenda, 3).len(), 1);
 }
 
 #[test]
@@ -181,9 +194,9 @@ fn a_held_lane_waits_and_comes_back() {
     assert_eq!((agenda.next_due(), agenda.oldest_due(at(9)), agenda.queued_bytes), (None, None, 0));
     assert_eq!((agenda.pending(), agenda.held()), (1, vec![endpoint(1)]));
     agenda.hand_over(handed(1, 2, 0), true, at(0));
-    assert!(agenda.wanted(&room(PLENTY, PLENTY), at(9)).is_empty());
+    assert!(to_read(&mut agenda, 9).is_empty());
     agenda.hold(endpoint(1), false, at(9));
-    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(9)).len(), 1);
+    assert_eq!(to_read(&mut agenda, 9).len(), 1);
 }
 
 #[test]
@@ -208,8 +221,8 @@ fn a_retry_comes_back_when_it_is_due() {
     let taken = take(&mut agenda, PLENTY, PLENTY, 0);
     agenda.recorded(&taken[0].0, Some(at(60)), at(0));
     assert_eq!((agenda.pending(), agenda.next_due()), (1, Some(at(60))));
-    assert!(agenda.wanted(&room(PLENTY, PLENTY), at(59)).is_empty());
-    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(60)).len(), 1);
+    assert!(to_read(&mut agenda, 59).is_empty());
+    assert_eq!(to_read(&mut agenda, 60).len(), 1);
 }
 
 #[test]
@@ -246,8 +259,8 @@ fn memory_for_payloads_is_bounded_and_no_lane_fills_it_alone() {
         agenda.hand_over(handed(1, message, 0), false, at(0));
     }
     assert_eq!(agenda.queued_bytes, 2 * each, "an eighth");
-    assert_eq!(take(&mut agenda, PLENTY, PLENTY, 0).len(), 2);
-    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(0)).len(), 1, "the others lie in the database");
+    let taken = agenda.take(&room(PLENTY, PLENTY), at(0));
+    assert_eq!((taken.deliveries.len(), taken.wanted.len()), (2, 1), "the others lie in the database");
     assert_eq!(agenda.pending(), 20);
     for lane in 2..30 {
         agenda.hand_over(handed(lane, 1, 0), false, at(0));
@@ -260,8 +273,8 @@ fn memory_for_payloads_is_bounded_and_no_lane_fills_it_alone() {
 #[test]
 fn what_a_reader_found_before_it_was_handed_over_is_leased_once() {
     let mut agenda = Agenda::new(1_000_000, 7);
-    agenda.add(endpoint(1), false, at(0), 1, at(0));
-    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(1)).len(), 1);
+    agenda.add(application(0), endpoint(1), false, at(0), 1, at(0));
+    assert_eq!(to_read(&mut agenda, 1).len(), 1);
     let deliveries = vec![handed(1, 1, 0), handed(1, 2, 1), handed(1, 3, 1)];
     agenda.found(Found { endpoint: endpoint(1), deliveries, next: None }, at(1));
     let early = take(&mut agenda, 2, PLENTY, 1);
@@ -278,11 +291,11 @@ fn what_a_reader_found_before_it_was_handed_over_is_leased_once() {
 fn full_lanes_do_not_keep_those_behind_them_from_being_read() {
     let mut agenda = Agenda::new(1_000_000, 7);
     for lane in 1..=5 {
-        agenda.add(endpoint(lane), false, at(0), 1, at(0));
+        agenda.add(application(0), endpoint(lane), false, at(0), 1, at(0));
     }
     let full =
         Room { total: 1, per_endpoint: PLENTY, full: (1..=4).map(endpoint).collect(), ..Room::default() };
-    let wanted = agenda.wanted(&full, at(1));
+    let wanted = agenda.take(&full, at(1)).wanted;
     assert_eq!(wanted.iter().map(|wanted| wanted.endpoint).collect::<Vec<_>>(), [endpoint(5)]);
 }
 
@@ -293,9 +306,9 @@ fn a_lane_that_empties_before_its_turn_stands_in_the_ring_once() {
         agenda.hand_over(handed(1, message, 0), false, at(0));
         agenda.settled(delivery(1, message), at(0));
     }
-    assert_eq!((agenda.ring.len(), agenda.queued_bytes, agenda.pending()), (1, 0, 0));
+    assert_eq!((agenda.turns.lanes(), agenda.queued_bytes, agenda.pending()), (1, 0, 0));
     assert!(take(&mut agenda, PLENTY, PLENTY, 0).is_empty());
-    assert_eq!((agenda.ring.len(), agenda.lanes.len()), (0, 0));
+    assert_eq!((agenda.turns.lanes(), agenda.turns.applications(), agenda.lanes.len()), (0, 0, 0));
 }
 
 #[test]
@@ -309,7 +322,7 @@ fn what_the_clock_left_in_the_future_comes_back_queued_or_leased() {
     agenda.pulled_in(endpoint(1), at(5), at(5));
     assert_eq!((agenda.next_due(), agenda.queued_bytes), (Some(at(5)), 0));
     let deliveries = vec![handed(1, 2, 5), handed(1, 3, 5)];
-    assert_eq!(agenda.wanted(&room(PLENTY, PLENTY), at(5)).len(), 1);
+    assert_eq!(to_read(&mut agenda, 5).len(), 1);
     agenda.found(Found { endpoint: endpoint(1), deliveries, next: None }, at(5));
     assert_eq!(take(&mut agenda, PLENTY, PLENTY, 5).len(), 2);
     agenda.released(&taken[0].0, at(6));
@@ -326,11 +339,11 @@ fn a_lane_whose_bound_shrank_below_its_leases_is_not_due_until_one_comes_back() 
     let wide = Room { wide: [(endpoint(1), 5)].into(), ..room(PLENTY, 2) };
     let taken = agenda.take(&wide, at(0)).deliveries;
     assert_eq!(taken.len(), 5);
-    agenda.add(endpoint(1), false, at(0), 1, at(0));
+    agenda.add(application(0), endpoint(1), false, at(0), 1, at(0));
     let narrow = agenda.take(&room(PLENTY, 2), at(0));
     assert_eq!((narrow.deliveries.len(), narrow.next_due), (0, None), "nobody has to look again");
     for (lease, _) in taken.iter().filter(|(lease, _)| lease.delivery.endpoint == endpoint(1)) {
         agenda.recorded(lease, None, at(1));
     }
-    assert_eq!(agenda.wanted(&room(PLENTY, 2), at(1)).len(), 1);
+    assert_eq!(agenda.take(&room(PLENTY, 2), at(1)).wanted.len(), 1);
 }

@@ -28,7 +28,11 @@ pub(crate) struct Handed {
 impl Handed {
     /// Bytes that it keeps in memory: small payloads count by their frame.
     pub(crate) fn size(&self) -> usize {
-        size_of::<Self>() + self.payload.as_ref().map_or(0, Bytes::len)
+        size_of::<Self>() + self.payload_bytes()
+    }
+
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.payload.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -56,5 +60,9 @@ pub(crate) struct Taken {
     pub(crate) deliveries: Vec<(Lease, Handed)>,
     /// Past their deadline or without a payload: leased too, to be settled without an attempt.
     pub(crate) dead: Vec<(Lease, Handed)>,
+    /// Lanes to read; each is answered once.
+    pub(crate) wanted: Vec<Wanted>,
+    /// Lanes are being read, these or others: what they have due is not known yet.
+    pub(crate) reads: bool,
     pub(crate) next_due: Option<Timestamp>,
 }
