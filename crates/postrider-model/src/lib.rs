@@ -4,8 +4,9 @@
 //! - [`environment`], [`application`], [`endpoint`], [`event_type`], [`message`]: what is configured and published;
 //! - [`delivery`] and [`attempt`]: the duty to bring one message to one endpoint, and what each request came to;
 //! - [`outcome`]: the one enumeration of how an attempt can end;
-//! - [`filter`] (which endpoints get a message), [`retry`] (what happens after an attempt), [`signature`],
-//!   [`headers`], [`url`], [`payload`], [`redact`]: the decisions;
+//! - [`filter`] (which endpoints get a message), [`retry`] (what happens after an attempt), [`breaker`] (when to leave an
+//!   endpoint alone), [`throttle`] (how often to send to it), [`signature`], [`headers`], [`url`], [`payload`],
+//!   [`redact`]: the decisions;
 //! - [`id`], [`time`], [`limits`]: the values everything else is made of.
 //!
 //! Whoever calls brings the time and the randomness.
@@ -13,6 +14,7 @@
 pub mod access;
 pub mod application;
 pub mod attempt;
+pub mod breaker;
 pub mod delivery;
 pub mod endpoint;
 pub mod environment;
@@ -28,5 +30,6 @@ pub mod payload;
 pub mod redact;
 pub mod retry;
 pub mod signature;
+pub mod throttle;
 pub mod time;
 pub mod url;
