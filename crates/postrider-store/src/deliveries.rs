@@ -168,8 +168,12 @@ pub enum ResendError {
 #[async_trait]
 pub trait Deliveries: Send + Sync + 'static {
     /// Takes due deliveries of enabled endpoints, no more than there is room for. Fair over applications, and over the
-    /// endpoints of each: one with a long backlog does not keep another's first delivery waiting, and an endpoint's due
-    /// retries do not keep its first attempts waiting. Empty while results cannot be stored.
+    /// endpoints of each, however many one has: one with a long backlog does not keep another's first delivery waiting. While
+    /// an endpoint has both first attempts and retries due, they take turns: at least every second delivery of it is a
+    /// first attempt. Empty while results cannot be stored.
+    ///
+    /// It may bring less than is due and there is room for; then `next_due` has passed, and the next call goes on. It brings
+    /// nothing only when nothing could be claimed.
     ///
     /// A due delivery past its deadline is not handed out: soon after, it is `Failed(Expired)`.
     ///
@@ -177,12 +181,16 @@ pub trait Deliveries: Send + Sync + 'static {
     /// handed out again until its lease is recorded or released.
     async fn claim(&self, room: &Room) -> Result<Claimed, StoreError>;
 
-    /// Nothing of this endpoint or application is claimed before `until`, by the store's clock. The latest call counts; a
-    /// time that has passed takes an earlier call back. Leases that are out stay out, and no attempt is counted. Known to
-    /// this process only: a restart forgets it. [`Claimed::next_due`] and [`Self::next_due`] heed it. Cheap and synchronous.
+    /// Nothing of this endpoint or application is claimed before `until`, by the store's clock, whether or not anything of
+    /// it is pending now. The latest call for the same one counts; a time that has passed takes an earlier call back, and
+    /// claimers are told. An endpoint waits for the later of its own and its application's. Leases that are out stay out,
+    /// and no attempt is counted. [`Claimed::next_due`] and [`Self::next_due`] heed it. Cheap and synchronous.
     ///
     /// The store takes an endpoint's deferral back by itself when the endpoint or its credentials change (its owner may
-    /// have mended it) and when something is resent to it (somebody waits for the answer).
+    /// have mended it) and when something is resent to it (somebody waits for the answer). Its application's stays.
+    ///
+    /// Known to this process only, and no promise: a restart forgets it, a clock that is set back may, and of more than
+    /// 100,000 those that end first may be forgotten. What is claimed all the same can be given back and deferred again.
     fn defer(&self, whose: Deferred, until: Timestamp);
 
     /// Notified when something may have become claimable before the last answer's `next_due`: a hint, losing it costs

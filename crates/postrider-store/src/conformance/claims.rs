@@ -6,6 +6,7 @@ use crate::{
     deliveries::{AttemptRecord, Recorded, Room},
     messages::{Audience, NewMessage},
 };
+use bytes::Bytes;
 use postrider_model::{
     delivery::State,
     id::EndpointId,
@@ -104,6 +105,23 @@ pub async fn a_full_endpoint_is_passed_over(store: &dyn Store) {
     assert_eq!(claim(store).await.len(), 3, "the other ones wait unharmed");
 }
 
+pub async fn a_claim_keeps_to_the_bytes_it_has_room_for(store: &dyn Store) {
+    let scope = application(store).await;
+    endpoint(store, &scope).await;
+    for bytes in [600, 500, 400, 300] {
+        let payload = Bytes::from(vec![b'x'; bytes]);
+        publish(store, NewMessage { payload, ..message(&scope) }).await;
+    }
+    let room = |bytes| Room { total: PLENTY, bytes, per_endpoint: PLENTY, ..Room::default() };
+    for (bytes, expected) in [(500, vec![600]), (1000, vec![500, 400]), (1000, vec![300])] {
+        let claimed = store.claim(&room(bytes)).await.unwrap();
+        let sizes: Vec<_> = claimed.deliveries.iter().map(|item| item.payload.len()).collect();
+        assert_eq!(sizes, expected, "room for {bytes} bytes");
+        let more = claimed.next_due.is_some_and(|due| due <= store.clock().now());
+        assert_eq!(more, expected != [300]);
+    }
+}
+
 /// ISO: a long backlog of one endpoint keeps no other waiting.
 pub async fn a_claim_is_fair_over_endpoints(store: &dyn Store) {
     let scope = application(store).await;
@@ -134,6 +152,24 @@ pub async fn two_long_backlogs_share_a_small_room(store: &dyn Store) {
     for id in [one, two] {
         let share = claimed.iter().filter(|item| item.lease.delivery.endpoint == id).count();
         assert!(share >= 3, "{share} of 10");
+    }
+}
+
+/// ISO: turns are the application's, not the endpoint's.
+pub async fn an_application_has_its_share_however_many_endpoints_another_has(store: &dyn Store) {
+    let crowd = application(store).await;
+    for _ in 0..20 {
+        endpoint(store, &crowd).await;
+    }
+    store.accept(vec![message(&crowd); 10]).await;
+    let single = application(store).await;
+    endpoint(store, &single).await;
+    store.accept(vec![message(&single); 100]).await;
+    for _ in 0..3 {
+        let claimed = claim_with(store, 20, PLENTY).await.deliveries;
+        assert_eq!(claimed.len(), 20);
+        let share = claimed.iter().filter(|item| item.scope == single).count();
+        assert!((7..=13).contains(&share), "{share} of 20");
     }
 }
 

@@ -196,9 +196,17 @@ pub(super) async fn claim_with(store: &dyn Store, total: usize, per_endpoint: us
     store.claim(&Room { total, per_endpoint, ..Room::default() }).await.unwrap()
 }
 
-/// Everything that is due.
+/// Everything that is due: a single claim may leave some.
 pub(super) async fn claim(store: &dyn Store) -> Vec<ClaimedDelivery> {
-    claim_with(store, PLENTY, PLENTY).await.deliveries
+    let mut all = Vec::new();
+    loop {
+        let Claimed { deliveries, next_due } = claim_with(store, PLENTY, PLENTY).await;
+        let through = deliveries.is_empty() || next_due.is_none_or(|due| due > store.clock().now());
+        all.extend(deliveries);
+        if through {
+            return all;
+        }
+    }
 }
 
 /// The one delivery that is due.

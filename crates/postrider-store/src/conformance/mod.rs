@@ -20,6 +20,7 @@ pub mod applications;
 pub mod attempts;
 pub mod claims;
 pub mod credentials;
+pub mod deferrals;
 pub mod deliveries;
 pub mod endpoints;
 pub mod event_types;
@@ -91,8 +92,10 @@ macro_rules! conformance_suite {
                 an_endpoint_has_only_so_many_leases_out
                 a_wide_endpoint_may_have_more_leases_out_than_others
                 a_full_endpoint_is_passed_over
+                a_claim_keeps_to_the_bytes_it_has_room_for
                 a_claim_is_fair_over_endpoints
                 two_long_backlogs_share_a_small_room
+                an_application_has_its_share_however_many_endpoints_another_has
                 a_disabled_endpoint_holds_its_deliveries_until_it_is_enabled
                 a_released_delivery_is_due_as_before
                 the_backlog_counts_what_is_pending
@@ -111,6 +114,20 @@ macro_rules! conformance_suite {
                 oauth_settings_read_back_without_the_secret_and_send_with_it
                 an_oauth_secret_that_is_not_given_again_is_kept
                 no_debug_form_of_send_settings_shows_a_secret
+            ]
+            deferrals: [
+                a_deferred_endpoint_waits_and_the_others_do_not
+                a_deferred_application_waits_with_all_its_endpoints
+                a_deferral_counts_for_messages_that_come_later
+                the_latest_word_on_a_deferral_counts
+                the_later_deferral_of_endpoint_and_application_counts
+                a_retry_that_is_due_later_than_a_deferral_waits_for_its_own_time
+                a_deferral_leaves_leases_that_are_out_alone
+                a_change_of_an_endpoint_ends_its_deferral_and_not_its_applications
+                a_resend_ends_the_deferral_of_its_endpoint
+                deferred_deliveries_end_with_their_endpoint
+                a_claimer_is_told_when_a_deferral_is_taken_back
+                many_deferred_endpoints_are_in_nobodys_way
             ]
             deliveries: [
                 a_success_ends_a_delivery
@@ -233,6 +250,7 @@ macro_rules! conformance_suite {
                 a_resend_in_flight_is_found_again
                 held_and_cancelled_deliveries_stay_so
                 idempotency_keys_are_remembered
+                a_restart_forgets_deferrals
                 a_closed_store_says_that_it_is_not_available
             ]
         }
@@ -267,6 +285,7 @@ mod tests {
         ("attempts", include_str!("attempts.rs")),
         ("claims", include_str!("claims.rs")),
         ("credentials", include_str!("credentials.rs")),
+        ("deferrals", include_str!("deferrals.rs")),
         ("deliveries", include_str!("deliveries.rs")),
         ("endpoints", include_str!("endpoints.rs")),
         ("event_types", include_str!("event_types.rs")),

@@ -4,7 +4,7 @@ use super::{Harness, fixture::*};
 use crate::{
     Store,
     attempts::{AttemptFilter, AttemptsOf, ListedAttempt},
-    deliveries::Recorded,
+    deliveries::{Deferred, Recorded},
     endpoints::AppScope,
     error::{StoreError, WriteError},
     messages::NewMessage,
@@ -259,6 +259,20 @@ pub async fn idempotency_keys_are_remembered(harness: &mut dyn Harness) {
     let replay = try_publish(&*harness.store(), new).await.unwrap();
     assert!(replay.replayed);
     assert_eq!(replay.message, accepted);
+}
+
+pub async fn a_restart_forgets_deferrals(harness: &mut dyn Harness) {
+    let store = harness.store();
+    let scope = application(&*store).await;
+    let endpoint_id = endpoint(&*store, &scope).await;
+    publish(&*store, message(&scope)).await;
+    let until = store.clock().now().plus(HOUR);
+    store.defer(Deferred::Endpoint(endpoint_id), until);
+    store.defer(Deferred::Application(scope.application), until);
+    assert!(claim(&*store).await.is_empty());
+    drop(store);
+    harness.reopen().await;
+    claim_one(&*harness.store()).await;
 }
 
 pub async fn a_closed_store_says_that_it_is_not_available(harness: &mut dyn Harness) {
