@@ -1,5 +1,6 @@
 //! Settings of the API, as the configuration file's `[api]` section names them.
 
+use crate::admission::LimitsConfig;
 use postrider_model::url::UrlRules;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -21,6 +22,8 @@ pub struct Config {
     pub public_hosts: Vec<String>,
     /// Bearer token that `/metrics` asks for. Absent: metrics are served only with `--dev`.
     pub metrics_token: Option<Masked>,
+    /// How much is worked on at one time.
+    pub limits: LimitsConfig,
     /// `--dev`: metrics without a token.
     #[serde(skip)]
     pub dev: bool,
@@ -40,7 +43,7 @@ impl Config {
         if self.metrics_token.as_ref().is_some_and(|token| token.expose().is_empty()) {
             return Err("api.metrics_token is empty: give a token, or leave it out".to_owned());
         }
-        Ok(())
+        self.limits.check()
     }
 }
 

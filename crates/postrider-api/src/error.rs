@@ -10,6 +10,9 @@ use serde::Serialize;
 use std::{borrow::Cow, time::Duration};
 use utoipa::{IntoResponses, ToSchema};
 
+/// When a caller may look whether there is space again: somebody has to make it.
+const FULL_AGAIN: Duration = Duration::from_secs(30);
+
 /// An answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
@@ -228,6 +231,25 @@ impl ApiError {
         error
     }
 
+    /// 503: too much is asked for at the moment; nothing was done.
+    pub fn overloaded(detail: &'static str, retry_after: Duration) -> Self {
+        let mut error = Self::coded(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail);
+        error.retry_after = Some(retry_after);
+        error
+    }
+
+    /// 429: one application publishes more than its part.
+    pub fn publishing_too_fast(retry_after: Duration) -> Self {
+        let mut error = Self::coded(
+            StatusCode::TOO_MANY_REQUESTS,
+            "publishing_too_fast",
+            "More is published to this application than is served beside the others; nothing was stored, publish again \
+             with the same idempotency key.",
+        );
+        error.retry_after = Some(retry_after);
+        error
+    }
+
     /// 500: logs the cause once, with a reference that the caller gets too, and tells the caller nothing else.
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         let reference = format!("{:016x}", rand::random::<u64>());
@@ -259,12 +281,15 @@ impl From<StoreError> for ApiError {
                 Self::unavailable("The server is busy or closing; ask again.", *retry_after)
             }
             StoreError::Full { .. } => {
-                tracing::error!(cause = %error, "the store is full");
-                Self::coded(
+                // The store has said so once; every caller would say it again.
+                tracing::debug!(cause = %error, "the store is full");
+                let mut error = Self::coded(
                     StatusCode::INSUFFICIENT_STORAGE,
                     "storage_full",
                     "The server has no space left, nothing was stored; its operator must free some.",
-                )
+                );
+                error.retry_after = Some(FULL_AGAIN);
+                error
             }
             StoreError::Inconsistent { .. } | StoreError::Sealed { .. } | StoreError::Internal { .. } => {
                 Self::internal(&error)
@@ -354,7 +379,8 @@ pub enum Errors {
     /// Values that are not accepted, each with its place.
     #[response(status = 422)]
     Invalid(ValidationErrorBody),
-    /// Too many failed authentications from this address.
+    /// Too many failed authentications from this address, or more published to an application than is served beside the
+    /// others: ask again after the time in `Retry-After`.
     #[response(status = 429)]
     TooMany(ErrorBody),
     /// A failure inside; the detail carries the reference of the log entry.
@@ -412,8 +438,8 @@ mod tests {
         let (status, body, retry) = text(error.into()).await;
         assert_eq!((status, retry.as_deref()), (503, Some("2")));
         assert!(!body.contains("canary"));
-        let (status, body, _) = text(StoreError::Full { detail: "canary".into() }.into()).await;
-        assert_eq!(status, 507);
+        let (status, body, retry) = text(StoreError::Full { detail: "canary".into() }.into()).await;
+        assert_eq!((status, retry.as_deref()), (507, Some("30")));
         assert!(body.contains("storage_full") && !body.contains("canary"), "{body}");
     }
 }

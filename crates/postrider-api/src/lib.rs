@@ -4,6 +4,7 @@
 //! - [`router`]: the table of contents; what every request passes on its way in and out stands in [`transport`];
 //! - [`v1`]: one file per noun: requests, responses, handlers;
 //! - [`auth`]: who calls and what they may do; [`scope`]: the application and endpoint that a path names;
+//! - [`admission`]: how much is worked on at one time, who waits, and who is told to come back;
 //! - [`json`], [`query`], [`patch`]: reading what a caller sent; [`paging`], [`idempotency`]: the rules of lists and of
 //!   repeated requests; [`error`]: every answer that is not a success;
 //! - [`openapi`]: the description of all operations, and the page that shows it;
@@ -11,6 +12,7 @@
 //!
 //! No SQL and no outgoing connection here: durable state goes through the store's contract, the rest through ports.
 
+pub mod admission;
 pub mod auth;
 pub mod config;
 mod docs_page;

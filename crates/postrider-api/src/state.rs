@@ -1,6 +1,7 @@
 //! What handlers work with, brought by the binary.
 
 use crate::{
+    admission::Admission,
     auth::{Failures, KnownEnvironments},
     config::Config,
     ports::{Metrics, Pulse},
@@ -20,6 +21,8 @@ pub struct ApiState {
     pub metrics: Arc<dyn Metrics>,
     /// Settings.
     pub config: Arc<Config>,
+    /// Who may come in.
+    pub admission: Arc<Admission>,
     pub(crate) failures: Arc<Failures>,
     pub(crate) known_environments: Arc<KnownEnvironments>,
     pub(crate) last_write: Arc<LastWrite>,
@@ -37,6 +40,7 @@ impl ApiState {
             store,
             pulse,
             metrics,
+            admission: Arc::new(Admission::new(&config.limits)),
             config,
             failures: Arc::default(),
             known_environments: Arc::default(),

@@ -33,7 +33,7 @@ pub fn wrap(routes: Router<ApiState>, state: ApiState) -> Router {
     // Paths are respelled before routing, so the routes stand behind a router that has none.
     Router::new()
         .fallback_service(MapRequest::new(routes, without_trailing_slash))
-        .layer(from_fn(in_time))
+        .layer(from_fn_with_state(state.clone(), in_time))
         .layer(from_fn_with_state(state, under_our_name))
         .layer(from_fn(no_delivery))
         .layer(CatchPanicLayer::custom(answer_panic))
@@ -71,8 +71,15 @@ fn without_trailing_slash(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(HANDLER_TIME, next.run(request)).await {
+async fn in_time(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let answering = async {
+        let admission = &state.admission;
+        match admission.beside(request.method(), request.uri().path(), request.headers()).await {
+            Ok(_pass) => next.run(request).await,
+            Err(refusal) => refusal.into_response(),
+        }
+    };
+    match tokio::time::timeout(HANDLER_TIME, answering).await {
         Ok(response) => response,
         Err(_) => {
             ApiError::unavailable("The server took too long; whether anything was done is not known, ask again with the same idempotency key.", Duration::from_secs(1))

@@ -1,6 +1,9 @@
 //! The metrics of this node: the engine's, and what the store says at the moment of a scrape.
 
-use postrider_api::ports;
+mod admission;
+
+use admission::Gates;
+use postrider_api::{admission::Admission, ports};
 use postrider_store::{
     Store,
     health::{Backlog, CommitTimes},
@@ -24,6 +27,7 @@ pub struct Metrics {
     oldest_due: Gauge<f64, AtomicU64>,
     commits: Arc<Commits>,
     accepted: Counter,
+    gates: Arc<Gates>,
 }
 
 impl Metrics {
@@ -50,7 +54,14 @@ impl Metrics {
         );
         let commits = Arc::new(Commits::default());
         registry.register_collector(Box::new(Arc::clone(&commits)));
-        Self { registry, store, pending, oldest_due, commits, accepted }
+        let gates = Arc::new(Gates::default());
+        registry.register_collector(Box::new(Arc::clone(&gates)));
+        Self { registry, store, pending, oldest_due, commits, accepted, gates }
+    }
+
+    /// Shows what the API lets in and refuses, from now on.
+    pub fn watch(&self, admission: Arc<Admission>) {
+        self.gates.watch(admission);
     }
 
     fn show(&self, backlog: Backlog) {

@@ -172,7 +172,9 @@ fn router(
 ) -> Router {
     let pulse = Arc::new(Pulse(Arc::clone(engine)));
     let port: Arc<dyn ports::Metrics> = Arc::<Metrics>::clone(metrics);
-    postrider_api::router(ApiState::new(Arc::clone(store), pulse, port, Arc::new(config)))
+    let state = ApiState::new(Arc::clone(store), pulse, port, Arc::new(config));
+    metrics.watch(Arc::clone(&state.admission));
+    postrider_api::router(state)
 }
 
 /// The keyring of this configuration. `--dev` may create it beside the database; otherwise it must exist, elsewhere.

@@ -26,7 +26,6 @@ use postrider_model::{
     access::Scope,
     application::{Application, Ref},
     id::MessageKind,
-    limits,
 };
 use postrider_store::{
     WriteError,
@@ -93,7 +92,8 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<(StatusCode, Json<MessageOut>), ApiError> {
     let with_content = history::with_content(&query)?;
-    let body = json::read(request, limits::REQUEST_BODY_BYTES).await?;
+    let (body, _turn) =
+        state.admission.publish(&*state.store, &publishing.caller, &publishing.reference, request).await?;
     let publication = Publication::read(&body, state.store.clock().now())?;
     let application = match find_application(&state, &publishing.caller, &publishing.reference).await? {
         Some(application) => application,
@@ -132,6 +132,7 @@ pub(crate) async fn accept(state: &ApiState, message: NewMessage) -> Result<Acce
             Err(ApiError::conflict("conflict", "A message with that eventId already exists"))
         }
         Some(Err(WriteError::Missing)) => Err(ApiError::not_found(NO_APPLICATION)),
+        Some(Err(error @ WriteError::Store(_))) => Err(state.admission.not_stored(error.into()).await),
         Some(Err(error)) => Err(error.into()),
         None => Err(ApiError::internal(&"the store gave no result for a message")),
     }

@@ -12,10 +12,15 @@ struct Source {
     text: &'static str,
 }
 
-const SOURCES: [Source; 7] = [
+const SOURCES: [Source; 8] = [
     Source { section: "server", name: "Server", text: include_str!("server.rs") },
     Source { section: "log", name: "Log", text: include_str!("log.rs") },
     Source { section: "api", name: "Config", text: include_str!("../../../postrider-api/src/config.rs") },
+    Source {
+        section: "api.limits",
+        name: "LimitsConfig",
+        text: include_str!("../../../postrider-api/src/admission/config.rs"),
+    },
     Source { section: "delivery", name: "Config", text: ENGINE },
     Source { section: "delivery.retention", name: "RetentionConfig", text: ENGINE },
     Source {

@@ -38,6 +38,7 @@ fn purpose(section: &str) -> &'static str {
         "server" => "where it listens and keeps its data",
         "log" => "what it writes about itself",
         "api" => "tokens, names of the server, metrics",
+        "api.limits" => "how much is worked on at one time, and when publishing is refused",
         "delivery" => "attempts and retries",
         "delivery.retention" => "how long history is kept",
         "outbound" => "outgoing connections: addresses, DNS, TLS, pools",
