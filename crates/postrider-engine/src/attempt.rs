@@ -1,9 +1,10 @@
-//! One attempt as a list of steps: settings, request, token, send, redact, record. It decides nothing about retries
+//! One attempt as a list of steps: settings, admission, request, token, turn, send, redact, record. It decides nothing about retries
 //! (`verdict` does) and stores nothing (`recorder` does).
 
 use crate::{
     authorisation::Authorisation,
     config::Config,
+    lanes::Place,
     ports::Ports,
     redaction,
     request::{self, Draft, Fault},
@@ -12,6 +13,8 @@ use crate::{
 use bytes::Bytes;
 use postrider_model::{
     attempt::{Attempt, Phases, Response},
+    breaker::{self, Finding},
+    delivery::Trigger,
     id::AttemptId,
     outcome::Outcome,
     retry::{self, Answer, RetryPolicy},
@@ -48,8 +51,11 @@ pub(crate) struct Run {
 
 /// How an attempt ended.
 pub(crate) enum Ended {
-    /// With a result that the history must get.
-    Attempted(Box<AttemptRecord>),
+    /// With a result that the history must get, and what it says of the endpoint.
+    Attempted(Box<AttemptRecord>, Finding),
+    /// Before it began: the endpoint is left alone at present, or had its share of this second. The store knows until
+    /// when.
+    Withheld,
     /// Before it began: the endpoint is deleted, disabled or just changed, or its configuration cannot be read at
     /// present. The delivery is due as before.
     NotWanted,
@@ -60,6 +66,7 @@ pub(crate) enum Ended {
 /// Why the steps stopped before a request was sent.
 enum Stop {
     Failed(Box<Exchange>),
+    Withheld,
     NotWanted,
     LeaseLost,
 }
@@ -80,30 +87,42 @@ impl Attempts {
         }
     }
 
-    pub(crate) async fn run(&self, claimed: &ClaimedDelivery, run: &Run) -> Ended {
-        match self.steps(claimed, run).await {
-            Ok(exchange) => Ended::Attempted(Box::new(self.record(claimed, run, exchange))),
-            Err(Stop::Failed(exchange)) => Ended::Attempted(Box::new(self.record(claimed, run, *exchange))),
+    pub(crate) async fn run(&self, claimed: &ClaimedDelivery, run: &Run, place: &mut Place) -> Ended {
+        match self.steps(claimed, run, place).await {
+            Ok(exchange) => self.attempted(claimed, run, exchange),
+            Err(Stop::Failed(exchange)) => self.attempted(claimed, run, *exchange),
+            Err(Stop::Withheld) => Ended::Withheld,
             Err(Stop::NotWanted) => Ended::NotWanted,
             Err(Stop::LeaseLost) => Ended::LeaseLost,
         }
     }
 
-    /// The record of a run that a defect ended.
-    pub(crate) fn defect(&self, claimed: &ClaimedDelivery, run: &Run) -> AttemptRecord {
+    /// The end of a run that a defect ended.
+    pub(crate) fn defect(&self, claimed: &ClaimedDelivery, run: &Run) -> Ended {
         let detail = "a defect of this server ended the attempt; its log has more".to_owned();
-        self.record(claimed, run, unsent(Outcome::Internal, detail))
+        self.attempted(claimed, run, unsent(Outcome::Internal, detail))
     }
 
-    async fn steps(&self, claimed: &ClaimedDelivery, run: &Run) -> Result<Exchange, Stop> {
+    /// A random number in `0.0..1.0`.
+    pub(crate) fn jitter(&self) -> f64 {
+        (self.ports.jitter)()
+    }
+
+    async fn steps(&self, claimed: &ClaimedDelivery, run: &Run, place: &mut Place) -> Result<Exchange, Stop> {
         let deadline = run.begun + self.config.total_deadline();
         let settings = self.settings(claimed).await?;
         let settings = run.settings.get_or_init(|| settings);
+        if !place.admit(settings.endpoint.version, claimed.trigger == Trigger::Manual) {
+            return Err(Stop::Withheld);
+        }
         let credentials = opened(settings)?;
         let mut draft =
             request::build(claimed, &settings.endpoint, credentials, &self.config, run.started_at)?;
         let mut authorisation = self.authorise(claimed, credentials, &mut draft, deadline).await?;
         self.still_wanted(claimed, settings, authorisation.as_ref()).await?;
+        if !place.pace(settings.throttle_rate).await {
+            return Err(Stop::Withheld);
+        }
         self.announce(claimed, settings)?;
 
         let mut exchange = self.ports.sender.send(&draft.request, deadline).await;
@@ -218,7 +237,7 @@ impl Attempts {
     }
 
     /// What is stored: the attempt, and the next step of its delivery.
-    fn record(&self, claimed: &ClaimedDelivery, run: &Run, exchange: Exchange) -> AttemptRecord {
+    fn attempted(&self, claimed: &ClaimedDelivery, run: &Run, exchange: Exchange) -> Ended {
         let endpoint = run.settings.get().map(|settings| &settings.endpoint);
         let policy = endpoint.map(|endpoint| endpoint.retry.over(&self.default_policy));
         let policy = policy.as_ref().unwrap_or(&self.default_policy);
@@ -228,8 +247,7 @@ impl Attempts {
             status: exchange.status,
             retry_after: exchange.retry_after.and_then(|value| retry::parse_retry_after(&value, now)),
         };
-        let next =
-            verdict::next_step(claimed.trigger, &answer, claimed.number, policy, (self.ports.jitter)());
+        let next = verdict::next_step(claimed.trigger, &answer, claimed.number, policy, self.jitter());
         let attempt = Attempt {
             id: run.id,
             delivery: claimed.lease.delivery,
@@ -245,7 +263,8 @@ impl Attempts {
             phases: exchange.phases,
         };
         log(&attempt, endpoint.map(|endpoint| endpoint.url.origin()).unwrap_or_default().as_str());
-        AttemptRecord { lease: claimed.lease, attempt, next }
+        let record = AttemptRecord { lease: claimed.lease, attempt, next };
+        Ended::Attempted(Box::new(record), breaker::finding(&answer))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::lanes::Limits;
 use postrider_model::{
+    limits,
     retry::{DEFAULT_WAITS, RetryPolicy},
     url::UrlRules,
 };
@@ -14,6 +15,10 @@ const DAY: Duration = Duration::from_hours(24);
 const TOTAL_DEADLINE_MS: RangeInclusive<u64> = 1_000..=30_000;
 /// Each delivery in flight holds a payload (1 MiB at worst) and a socket.
 const IN_FLIGHT: RangeInclusive<usize> = 1..=20_000;
+/// From one payload of the largest size to two thousand of them.
+const IN_FLIGHT_BYTES: RangeInclusive<usize> = limits::PAYLOAD_BYTES..=2 * 1024 * 1024 * 1024;
+/// What a probe may take beyond an attempt's deadline until its endpoint is looked at again.
+const PROBE_GRACE: Duration = Duration::from_secs(5);
 const RETENTION_DAYS: RangeInclusive<u32> = 1..=3_650;
 const RETENTION_BATCH: RangeInclusive<usize> = 1..=10_000;
 const USER_AGENT_BYTES: usize = 256;
@@ -27,6 +32,9 @@ pub struct Config {
     pub total_deadline_ms: u64,
     /// Deliveries that run at the same time on this node. Default 2000; 1 to 20000.
     pub in_flight_total: usize,
+    /// Bytes of payloads of the deliveries that run at the same time on this node, counted for each delivery. Default
+    /// 268435456 (256 MiB); 1048576 to 2147483648.
+    pub in_flight_bytes: usize,
     /// Deliveries to one endpoint that run at the same time on this node, to begin with. Default 10.
     pub in_flight_per_endpoint: usize,
     /// The same for an endpoint that keeps answering quickly: each quick answer earns it a place more. Default 100.
@@ -74,6 +82,7 @@ impl Default for Config {
         Self {
             total_deadline_ms: 15_000,
             in_flight_total: 2_000,
+            in_flight_bytes: 256 * 1024 * 1024,
             in_flight_per_endpoint: 10,
             in_flight_per_quick_endpoint: 100,
             in_flight_per_slow_endpoint: 2,
@@ -107,6 +116,7 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         within("total_deadline_ms", &self.total_deadline_ms, &TOTAL_DEADLINE_MS)?;
         within("in_flight_total", &self.in_flight_total, &IN_FLIGHT)?;
+        within("in_flight_bytes", &self.in_flight_bytes, &IN_FLIGHT_BYTES)?;
         within("in_flight_per_endpoint", &self.in_flight_per_endpoint, &(1..=self.in_flight_total))?;
         within("in_flight_per_quick_endpoint", &self.in_flight_per_quick_endpoint, &IN_FLIGHT)?;
         within(
@@ -139,10 +149,12 @@ impl Config {
     pub(crate) fn lane_limits(&self) -> Limits {
         Limits {
             total: self.in_flight_total,
+            bytes: self.in_flight_bytes,
             per_endpoint: self.in_flight_per_endpoint,
             per_quick_endpoint: self.in_flight_per_quick_endpoint,
             per_slow_endpoint: self.in_flight_per_slow_endpoint,
             slow_after: Duration::from_millis(self.slow_after_ms),
+            probe_time: self.total_deadline() + PROBE_GRACE,
         }
     }
 }
@@ -206,6 +218,7 @@ mod tests {
             (with(|config| config.total_deadline_ms = 999), "total_deadline_ms"),
             (with(|config| config.total_deadline_ms = 30_001), "total_deadline_ms"),
             (with(|config| config.in_flight_total = 0), "in_flight_total"),
+            (with(|config| config.in_flight_bytes = 1_000), "in_flight_bytes"),
             (with(|config| config.in_flight_per_endpoint = 2_001), "in_flight_per_endpoint"),
             (with(|config| config.in_flight_per_slow_endpoint = 11), "in_flight_per_slow_endpoint"),
             (with(|config| config.retry_waits_ms = vec![1; 51]), "retry_waits_ms"),

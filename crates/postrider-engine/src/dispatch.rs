@@ -91,12 +91,13 @@ impl Dispatch {
             return self.release(claimed).await;
         };
         place.begin();
-        match self.attempt(claimed).await {
-            Ended::Attempted(record) => {
+        match self.attempt(claimed, place).await {
+            Ended::Attempted(record, finding) => {
                 self.metrics.attempt_ended(record.attempt.outcome, record.attempt.duration);
-                place.took(record.attempt.duration);
+                place.ended(finding, record.attempt.duration, self.attempts.jitter());
                 self.recorder.store(*record).await;
             }
+            Ended::Withheld => self.release(claimed).await,
             // Lost or void leases are nothing to the store; but it may also be unable to note the start.
             Ended::NotWanted | Ended::LeaseLost => {
                 let _ = tokio::time::timeout(RELEASE_PAUSE, self.stop.draining.cancelled()).await;
@@ -127,13 +128,13 @@ impl Dispatch {
     }
 
     /// The attempt; a panic in it is a failed attempt that its owner can see, retried by the schedule.
-    async fn attempt(&self, claimed: &ClaimedDelivery) -> Ended {
+    async fn attempt(&self, claimed: &ClaimedDelivery, place: &mut Place) -> Ended {
         let run = self.attempts.begin();
         self.metrics.attempt_started(run.lag(claimed));
-        let attempt = AssertUnwindSafe(self.attempts.run(claimed, &run));
+        let attempt = AssertUnwindSafe(self.attempts.run(claimed, &run, place));
         attempt.catch_unwind().await.unwrap_or_else(|_| {
             self.metrics.panics.inc();
-            Ended::Attempted(Box::new(self.attempts.defect(claimed, &run)))
+            self.attempts.defect(claimed, &run)
         })
     }
 

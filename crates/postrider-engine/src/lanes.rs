@@ -1,26 +1,46 @@
-//! Who runs: how many deliveries in all, of one endpoint, and of slow endpoints; and which leases are out.
+//! Who runs: how many deliveries in all, of one endpoint, and of slow endpoints; which endpoints are left alone for a
+//! while, and which are sent to at a limited rate. Decides nothing about what is due: the store does.
 //!
-//! An endpoint that answers quickly earns places; one that answers slowly gets fewer, and all slow endpoints together
-//! get half of the places at most: however many endpoints hang, the others' deliveries find room. Decides nothing about what is due: the store does.
+//! The cast: `state` counts what runs; `lane` is one endpoint's part of it: its places, its breaker, its rate. A claimed
+//! delivery [enters](Lanes::enter) its lane and gets a [`Place`]; its attempt asks the place whether it is
+//! [admitted](Place::admit) (the breaker) and [when it may send](Place::pace) (the rate), and tells it
+//! [what came of it](Place::ended).
+//!
+//! **Places.** One mechanism: more with each quick good answer of a full lane, half of them when the endpoint says that
+//! it is too much, two when it is slow or was just down. All slow endpoints together get half of the node's places: however
+//! many endpoints hang, the others' deliveries find room.
+//!
+//! **Waiting.** What may not be sent now is given back without an attempt, and the store is told until when it need not
+//! be claimed (`defer`): a hundred thousand endpoints that are down cost a claim nothing. The store is told under the
+//! lock, so that what it heard last is what holds.
 
-use crate::metrics::Metrics;
-use postrider_model::id::EndpointId;
-use postrider_store::deliveries::{Lease, Room};
+mod lane;
+mod state;
+
+use crate::metrics::{Metrics, Withheld};
+use lane::Report;
+use postrider_model::{
+    breaker::{Breaker, Finding},
+    id::EndpointId,
+    time::Timestamp,
+};
+use postrider_store::{
+    Store,
+    deliveries::{Deferred, Lease, Room},
+};
+use state::{Entered, Gate, Paced, State, Ticket};
 use std::{
-    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::sync::Notify;
 
-/// Endpoints that are remembered as slow while nothing of theirs runs. Beyond it the idle ones are forgotten, and count
-/// as quick until they prove otherwise.
-const SLOW_REMEMBERED: usize = 10_000;
-
 /// How many may run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) total: usize,
+    /// Bytes of payloads in all.
+    pub(crate) bytes: usize,
     /// To begin with.
     pub(crate) per_endpoint: usize,
     /// Once it has answered that many quickly.
@@ -28,12 +48,26 @@ pub(crate) struct Limits {
     pub(crate) per_slow_endpoint: usize,
     /// An attempt that takes this long makes its endpoint slow; a quicker one makes it quick again.
     pub(crate) slow_after: Duration,
+    /// What a probe may take until its endpoint's deliveries are looked at again, should nothing be heard of it.
+    pub(crate) probe_time: Duration,
+}
+
+/// How an endpoint is treated at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its circuit breaker.
+    pub breaker: Breaker,
+    /// Deliveries of it that may run at the same time.
+    pub places: usize,
+    /// Since when its rate limit has held deliveries back.
+    pub throttled_since: Option<Timestamp>,
 }
 
 /// The lanes of all endpoints on this node.
 pub(crate) struct Lanes {
     state: Mutex<State>,
     freed: Notify,
+    store: Arc<dyn Store>,
     metrics: Metrics,
 }
 
@@ -41,36 +75,44 @@ pub(crate) struct Lanes {
 pub(crate) struct Place {
     lanes: Arc<Lanes>,
     lease: Lease,
-    took: Option<Duration>,
+    ticket: Ticket,
 }
 
 impl Lanes {
-    pub(crate) fn new(limits: Limits, metrics: Metrics) -> Self {
-        Self { state: Mutex::new(State::new(limits)), freed: Notify::new(), metrics }
+    pub(crate) fn new(limits: Limits, store: Arc<dyn Store>, metrics: Metrics) -> Self {
+        Self { state: Mutex::new(State::new(limits)), freed: Notify::new(), store, metrics }
     }
 
     /// What can start now.
     pub(crate) fn room(&self) -> Room {
-        self.state().room()
+        let now = self.now();
+        let mut state = self.state();
+        if state.sweep(now) {
+            self.metrics.breakers(state.breakers());
+        }
+        state.room()
     }
 
-    /// A place for a claimed delivery. `None` when its lane has none (it turned slow meanwhile): give the lease back.
-    pub(crate) fn enter(self: &Arc<Self>, lease: Lease) -> Option<Place> {
-        let entered = self.state().enter(lease);
-        entered.then(|| {
-            self.metrics.in_flight.inc();
-            Place { lanes: Arc::clone(self), lease, took: None }
-        })
+    /// A place for a claimed delivery with so many bytes of payload. `None` when its lane has none now (it turned slow
+    /// meanwhile): give the lease back.
+    pub(crate) fn enter(self: &Arc<Self>, lease: Lease, bytes: usize) -> Option<Place> {
+        let now = self.now();
+        let mut state = self.state();
+        match state.enter(lease, bytes, now) {
+            Entered::In(ticket) => Some(self.place(lease, ticket)),
+            Entered::Full => None,
+            Entered::Later(until) => {
+                self.withhold(lease.delivery.endpoint, until, Withheld::Slow);
+                None
+            }
+        }
     }
 
     /// A place for a suspect, which may wait long for its turn: until it [begins](Place::begin), it takes no room from
     /// its endpoint or from the node.
-    pub(crate) fn wait(self: &Arc<Self>, lease: Lease) -> Option<Place> {
-        let waits = self.state().wait(lease);
-        waits.then(|| {
-            self.metrics.in_flight.inc();
-            Place { lanes: Arc::clone(self), lease, took: None }
-        })
+    pub(crate) fn wait(self: &Arc<Self>, lease: Lease, bytes: usize) -> Option<Place> {
+        let ticket = self.state().wait(lease, bytes)?;
+        Some(self.place(lease, ticket))
     }
 
     /// Notified when a place was freed that something may have waited for: in a full lane, or when all were taken. Other
@@ -80,14 +122,33 @@ impl Lanes {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        let state = self.state();
-        state.leases.len() + state.waiting.len()
+        self.state().in_flight()
     }
 
     /// The leases that are out.
     pub(crate) fn leases(&self) -> Vec<Lease> {
-        let state = self.state();
-        state.leases.iter().chain(&state.waiting).copied().collect()
+        self.state().leases()
+    }
+
+    /// How an endpoint is treated.
+    pub(crate) fn standing(&self, endpoint: EndpointId) -> Standing {
+        let now = self.now();
+        self.state().standing(endpoint, now)
+    }
+
+    fn place(self: &Arc<Self>, lease: Lease, ticket: Ticket) -> Place {
+        self.metrics.in_flight.inc();
+        Place { lanes: Arc::clone(self), lease, ticket }
+    }
+
+    /// A delivery is given back: the store need not hand out more of its endpoint before this time.
+    fn withhold(&self, endpoint: EndpointId, until: Timestamp, why: Withheld) {
+        self.metrics.withheld(why);
+        self.store.defer(Deferred::Endpoint(endpoint), until);
+    }
+
+    fn now(&self) -> Timestamp {
+        self.store.clock().now()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -97,172 +158,114 @@ impl Lanes {
 
 impl Place {
     /// A suspect's turn has come: it runs now.
-    pub(crate) fn begin(&self) {
-        self.lanes.state().begin(&self.lease);
+    pub(crate) fn begin(&mut self) {
+        self.lanes.state().begin(&self.lease, &mut self.ticket);
     }
 
-    /// The attempt took this long: what makes its endpoint slow or quick.
-    pub(crate) fn took(&mut self, duration: Duration) {
-        self.took = Some(duration);
+    /// May the delivery be attempted with the configuration of this version? `urgent` is one that somebody waits for.
+    /// `false`: give the lease back, the store knows until when it need not come again.
+    pub(crate) fn admit(&mut self, version: u64, urgent: bool) -> bool {
+        let (lanes, endpoint) = (&self.lanes, self.lease.delivery.endpoint);
+        let now = lanes.now();
+        let mut state = lanes.state();
+        let gate = state.admit(endpoint, &mut self.ticket, version, urgent, now);
+        lanes.metrics.breakers(state.breakers());
+        match gate {
+            Gate::Open => true,
+            Gate::Mended => {
+                lanes.store.defer(Deferred::Endpoint(endpoint), now);
+                true
+            }
+            Gate::Probe(until) => {
+                lanes.store.defer(Deferred::Endpoint(endpoint), until);
+                tracing::debug!(endpoint.id = %endpoint, "probing an endpoint that was left alone");
+                true
+            }
+            Gate::Shut(until, why) => {
+                lanes.withhold(endpoint, until, why);
+                false
+            }
+        }
+    }
+
+    /// Waits a moment if that makes the delivery keep to its endpoint's rate, in messages per second. `false` when a moment
+    /// is not enough: give the lease back, the store knows until when it need not come again.
+    pub(crate) async fn pace(&self, rate: Option<u16>) -> bool {
+        let (lanes, endpoint) = (&self.lanes, self.lease.delivery.endpoint);
+        let now = lanes.now();
+        let paced = {
+            let mut state = lanes.state();
+            let paced = state.pace(endpoint, rate, now);
+            if let Paced::Shut(until) = paced {
+                lanes.metrics.throttled.inc();
+                lanes.withhold(endpoint, until, Withheld::Throttle);
+            }
+            paced
+        };
+        match paced {
+            Paced::Go => true,
+            Paced::At(at) => {
+                lanes.metrics.throttled.inc();
+                let _waits = Pacing(lanes);
+                lanes.store.clock().sleep_until(at).await;
+                true
+            }
+            Paced::Shut(_) => false,
+        }
+    }
+
+    /// The attempt is over: what it says of its endpoint, how long it took, and a random number for the pause that may
+    /// follow.
+    pub(crate) fn ended(&mut self, finding: Finding, took: Duration, jitter: f64) {
+        let (lanes, endpoint) = (&self.lanes, self.lease.delivery.endpoint);
+        let report = Report { finding, took, jitter, now: lanes.now() };
+        let mut state = lanes.state();
+        let outcome = state.ended(endpoint, &mut self.ticket, &report);
+        if let Some(until) = outcome.defer {
+            lanes.store.defer(Deferred::Endpoint(endpoint), until);
+        }
+        if let Some(pause) = outcome.opened {
+            lanes.metrics.tripped(pause.trouble);
+            tracing::info!(
+                endpoint.id = %endpoint, trouble = pause.trouble.name(), trips = pause.trips, until = pause.until.to_rfc3339(),
+                "the endpoint is left alone for a while"
+            );
+        }
+        if outcome.closed {
+            tracing::info!(endpoint.id = %endpoint, "the endpoint answers again");
+        }
+        lanes.metrics.breakers(state.breakers());
+        drop(state);
+        if outcome.earned {
+            lanes.freed.notify_one();
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let was_full = self.lanes.state().leave(&self.lease, self.took);
-        self.lanes.metrics.in_flight.dec();
-        if was_full {
-            self.lanes.freed.notify_one();
+        let lanes = &self.lanes;
+        let now = lanes.now();
+        let mut state = lanes.state();
+        let left = state.leave(&self.lease, &self.ticket, now);
+        if let Some(until) = left.defer {
+            lanes.store.defer(Deferred::Endpoint(self.lease.delivery.endpoint), until);
+            lanes.metrics.breakers(state.breakers());
+        }
+        drop(state);
+        lanes.metrics.in_flight.dec();
+        if left.was_full {
+            lanes.freed.notify_one();
         }
     }
 }
 
-/// The book-keeping, without a lock.
-struct State {
-    limits: Limits,
-    leases: HashSet<Lease>,
-    /// Suspects that wait for their turn. They are few: what was in flight when the process died, twice.
-    waiting: HashSet<Lease>,
-    /// The same by endpoint.
-    waiting_of: HashMap<EndpointId, usize>,
-    /// Endpoints with something running.
-    running: HashMap<EndpointId, usize>,
-    /// Endpoints that earned more places than `per_endpoint`; forgotten when nothing of theirs runs.
-    wide: HashMap<EndpointId, usize>,
-    slow: HashSet<EndpointId>,
-    /// The sum of `running` over `slow`.
-    slow_running: usize,
-}
+/// A delivery that waits a moment for its turn at its endpoint's rate.
+struct Pacing<'a>(&'a Lanes);
 
-impl State {
-    fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            leases: HashSet::new(),
-            waiting: HashSet::new(),
-            waiting_of: HashMap::new(),
-            running: HashMap::new(),
-            wide: HashMap::new(),
-            slow: HashSet::new(),
-            slow_running: 0,
-        }
-    }
-
-    fn room(&self) -> Room {
-        let mut wide = self.wide.clone();
-        for (endpoint, waiting) in &self.waiting_of {
-            *wide.entry(*endpoint).or_insert(self.limits.per_endpoint) += waiting;
-        }
-        Room {
-            bytes: usize::MAX,
-            total: self.limits.total.saturating_sub(self.leases.len()),
-            per_endpoint: self.limits.per_endpoint,
-            wide,
-            // Quick lanes need no mention: the store counts the leases it gave out.
-            full: self.slow.iter().copied().filter(|endpoint| self.is_full(*endpoint)).collect(),
-        }
-    }
-
-    /// A quick lane takes what the store gives: it keeps to the bound it was told, and counts a delivery out a moment
-    /// before its place here is free.
-    fn enter(&mut self, lease: Lease) -> bool {
-        let endpoint = lease.delivery.endpoint;
-        let refused = self.slow.contains(&endpoint) && self.is_full(endpoint);
-        if refused || !self.leases.insert(lease) {
-            return false;
-        }
-        *self.running.entry(endpoint).or_default() += 1;
-        self.slow_running += usize::from(self.slow.contains(&endpoint));
-        true
-    }
-
-    fn wait(&mut self, lease: Lease) -> bool {
-        let new = self.waiting.insert(lease);
-        if new {
-            *self.waiting_of.entry(lease.delivery.endpoint).or_default() += 1;
-        }
-        new
-    }
-
-    fn begin(&mut self, lease: &Lease) {
-        let endpoint = lease.delivery.endpoint;
-        if self.end_waiting(lease) && self.leases.insert(*lease) {
-            *self.running.entry(endpoint).or_default() += 1;
-            self.slow_running += usize::from(self.slow.contains(&endpoint));
-        }
-    }
-
-    fn end_waiting(&mut self, lease: &Lease) -> bool {
-        let waited = self.waiting.remove(lease);
-        if waited && let Some(waiting) = self.waiting_of.get_mut(&lease.delivery.endpoint) {
-            *waiting -= 1;
-            if *waiting == 0 {
-                self.waiting_of.remove(&lease.delivery.endpoint);
-            }
-        }
-        waited
-    }
-
-    /// `true` when the lane, or the node, was full until now.
-    fn leave(&mut self, lease: &Lease, took: Option<Duration>) -> bool {
-        let endpoint = lease.delivery.endpoint;
-        if self.end_waiting(lease) {
-            return false;
-        }
-        let lane_was_full = self.is_full(endpoint);
-        let was_full = self.leases.len() >= self.limits.total || lane_was_full;
-        if !self.leases.remove(lease) {
-            return false;
-        }
-        if let Some(took) = took {
-            self.widen(endpoint, lane_was_full && took < self.limits.slow_after);
-        }
-        self.slow_running -= usize::from(self.slow.contains(&endpoint));
-        if let Some(running) = self.running.get_mut(&endpoint) {
-            *running -= 1;
-            if *running == 0 {
-                self.running.remove(&endpoint);
-                self.wide.remove(&endpoint);
-            }
-        }
-        if let Some(took) = took {
-            self.judge(endpoint, took >= self.limits.slow_after);
-        }
-        was_full
-    }
-
-    /// A quick answer of a full lane earns it one place more: its places double in the time that they take to answer.
-    fn widen(&mut self, endpoint: EndpointId, earned: bool) {
-        let most = self.limits.per_quick_endpoint;
-        if earned && !self.slow.contains(&endpoint) && most > self.limits.per_endpoint {
-            let places = self.wide.entry(endpoint).or_insert(self.limits.per_endpoint);
-            *places = most.min(*places + 1);
-        }
-    }
-
-    fn judge(&mut self, endpoint: EndpointId, slow: bool) {
-        if slow && self.slow.insert(endpoint) {
-            self.wide.remove(&endpoint);
-            self.slow_running += self.running_of(endpoint);
-            if self.slow.len() > SLOW_REMEMBERED {
-                self.slow.retain(|endpoint| self.running.contains_key(endpoint));
-            }
-        } else if !slow && self.slow.remove(&endpoint) {
-            self.slow_running -= self.running_of(endpoint);
-        }
-    }
-
-    fn is_full(&self, endpoint: EndpointId) -> bool {
-        let running = self.running_of(endpoint);
-        if self.slow.contains(&endpoint) {
-            let slow_share = self.limits.total.div_ceil(2);
-            return running >= self.limits.per_slow_endpoint || self.slow_running >= slow_share;
-        }
-        running >= self.wide.get(&endpoint).copied().unwrap_or(self.limits.per_endpoint)
-    }
-
-    fn running_of(&self, endpoint: EndpointId) -> usize {
-        self.running.get(&endpoint).copied().unwrap_or(0)
+impl Drop for Pacing<'_> {
+    fn drop(&mut self) {
+        self.0.state().paced();
     }
 }
 

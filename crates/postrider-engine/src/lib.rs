@@ -2,7 +2,8 @@
 //!
 //! The cast, in the order in which a delivery meets it:
 //! - `scheduler`: the loop that claims due deliveries, only as many as can start now, and waits for the next reason to;
-//! - `lanes`: who runs: the bounds in all, for one endpoint and for slow endpoints, and which leases are out;
+//! - `lanes`: who runs: the bounds in all, for one endpoint and for slow endpoints, which leases are out, and which
+//!   endpoints are left alone (circuit breakers) or sent to at a limited rate;
 //! - `dispatch`: one claimed delivery from its claim to its record, in a task of its own that survives a panic;
 //! - `attempt`: one attempt as a list of steps: `request` builds and signs, `authorisation` has the access token,
 //!   `redaction` keeps secrets out of the history, `verdict` decides what follows;
@@ -36,12 +37,14 @@ mod supervise;
 mod verdict;
 
 pub use config::{Config, RetentionConfig};
+pub use lanes::Standing;
 pub use metrics::Metrics;
 pub use ports::{Ports, Sender};
 
 use dispatch::Dispatch;
 use futures_util::FutureExt;
 use lanes::Lanes;
+use postrider_model::id::EndpointId;
 use postrider_outbound::Outbound;
 use postrider_store::Store;
 use scheduler::{Pulse, Scheduler};
@@ -92,7 +95,7 @@ impl Engine {
     pub fn start_with(store: Arc<dyn Store>, ports: Ports, config: Config, metrics: Metrics) -> Self {
         let stop = Stop::default();
         let tasks = TaskTracker::new();
-        let lanes = Arc::new(Lanes::new(config.lane_limits(), metrics.clone()));
+        let lanes = Arc::new(Lanes::new(config.lane_limits(), Arc::clone(&store), metrics.clone()));
         let pulse = Arc::new(Pulse::default());
         let drain_time = config.total_deadline() + DRAIN_GRACE;
         let retention = config.retention.clone();
@@ -124,6 +127,11 @@ impl Engine {
     /// Live state, for `health`.
     pub fn live(&self) -> Live {
         Live { in_flight: self.lanes.in_flight(), since_last_round: self.pulse.since_last() }
+    }
+
+    /// How this node treats an endpoint at present.
+    pub fn standing(&self, endpoint: EndpointId) -> Standing {
+        self.lanes.standing(endpoint)
     }
 
     /// Stops claiming, lets running attempts finish and be recorded, and gives back the rest as due. Ends within the

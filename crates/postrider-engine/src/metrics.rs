@@ -1,6 +1,6 @@
 //! What an operator sees of deliveries, for Prometheus. No label has a value that users choose.
 
-use postrider_model::outcome::Outcome;
+use postrider_model::{breaker::Trouble, outcome::Outcome};
 use postrider_store::retention::Expired;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -25,6 +25,10 @@ pub struct Metrics {
     pub(crate) unstored_results: Gauge,
     pub(crate) superseded_results: Counter,
     pub(crate) claim_failures: Counter,
+    breakers: Family<StateLabel, Gauge>,
+    trips: Family<TroubleLabel, Counter>,
+    withheld: Family<ReasonLabel, Counter>,
+    pub(crate) throttled: Counter,
     expired: Family<KindLabel, Counter>,
     last_sweep: Gauge,
 }
@@ -39,6 +43,34 @@ struct KindLabel {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TroubleLabel {
+    trouble: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// Why a claimed delivery was given back without an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Withheld {
+    /// Its endpoint's breaker is open.
+    Breaker,
+    /// A probe of its endpoint is out.
+    Probe,
+    /// Its endpoint had its share of this second.
+    Throttle,
+    /// Its endpoint is slow, and the slow ones use all places that they may.
+    Slow,
+}
+
 impl Metrics {
     /// Makes the metrics and registers them under their full names, all of which begin with `postrider_`.
     pub fn register(registry: &mut Registry) -> Self {
@@ -51,10 +83,15 @@ impl Metrics {
             unstored_results: Gauge::default(),
             superseded_results: Counter::default(),
             claim_failures: Counter::default(),
+            breakers: Family::default(),
+            trips: Family::default(),
+            withheld: Family::default(),
+            throttled: Counter::default(),
             expired: Family::default(),
             last_sweep: Gauge::default(),
         };
         metrics.register_deliveries(registry);
+        metrics.register_waiting(registry);
         metrics.register_trouble(registry);
         metrics.register_retention(registry);
         metrics
@@ -79,6 +116,30 @@ impl Metrics {
             "Deliveries that are claimed and not yet recorded",
             self.in_flight.clone(),
         );
+    }
+
+    fn register_waiting(&self, registry: &mut Registry) {
+        registry.register(
+            "postrider_breakers",
+            "Endpoints that are left alone (open) or probed (half_open)",
+            self.breakers.clone(),
+        );
+        registry.register(
+            "postrider_breaker_trips",
+            "How often an endpoint began to be left alone, by its trouble",
+            self.trips.clone(),
+        );
+        registry.register(
+            "postrider_deliveries_withheld",
+            "Deliveries that were claimed and given back without an attempt, by reason",
+            self.withheld.clone(),
+        );
+        registry.register(
+            "postrider_throttled",
+            "How often a delivery had to wait for its endpoint's rate limit",
+            self.throttled.clone(),
+        );
+        self.breakers((0, 0));
     }
 
     fn register_trouble(&self, registry: &mut Registry) {
@@ -127,6 +188,27 @@ impl Metrics {
         self.duration.observe(duration.as_secs_f64());
     }
 
+    pub(crate) fn breakers(&self, (open, half_open): (usize, usize)) {
+        for (state, count) in [("open", open), ("half_open", half_open)] {
+            let gauge = self.breakers.get_or_create(&StateLabel { state });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn tripped(&self, trouble: Trouble) {
+        self.trips.get_or_create(&TroubleLabel { trouble: trouble.name() }).inc();
+    }
+
+    pub(crate) fn withheld(&self, why: Withheld) {
+        let reason = match why {
+            Withheld::Breaker => "breaker",
+            Withheld::Probe => "probe",
+            Withheld::Throttle => "throttle",
+            Withheld::Slow => "slow",
+        };
+        self.withheld.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
     pub(crate) fn deleted(&self, expired: &Expired) {
         for (kind, count) in [
             ("payload", expired.payloads),
@@ -155,6 +237,9 @@ mod tests {
         metrics.attempt_ended(Outcome::HttpError, Duration::from_millis(20));
         metrics.deleted(&Expired { attempts: 3, ..Expired::default() });
         metrics.swept(1_700_000_000);
+        metrics.breakers((2, 1));
+        metrics.tripped(Trouble::Timeout);
+        metrics.withheld(Withheld::Throttle);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
         for line in [
@@ -164,6 +249,10 @@ mod tests {
             "postrider_retention_deleted_total{kind=\"attempt\"} 3",
             "postrider_retention_last_success_timestamp_seconds 1700000000",
             "postrider_deliveries_in_flight 0",
+            "postrider_breakers{state=\"open\"} 2",
+            "postrider_breakers{state=\"half_open\"} 1",
+            "postrider_breaker_trips_total{trouble=\"timeout\"} 1",
+            "postrider_deliveries_withheld_total{reason=\"throttle\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

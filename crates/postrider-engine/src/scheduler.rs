@@ -95,9 +95,9 @@ impl Scheduler {
     fn start(&self, deliveries: Vec<ClaimedDelivery>) {
         let mut surplus = Vec::new();
         for claimed in deliveries {
-            let lease = claimed.lease;
+            let (lease, bytes) = (claimed.lease, claimed.payload.len());
             let suspect = dispatch::is_suspect(&claimed);
-            let place = if suspect { self.lanes.wait(lease) } else { self.lanes.enter(lease) };
+            let place = if suspect { self.lanes.wait(lease, bytes) } else { self.lanes.enter(lease, bytes) };
             match place {
                 Some(place) => drop(self.tasks.spawn(Arc::clone(&self.dispatch).bring(claimed, place))),
                 None => surplus.push(lease),

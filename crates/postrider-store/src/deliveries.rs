@@ -34,7 +34,8 @@ pub struct Room {
     pub bytes: usize,
     /// Deliveries of one endpoint that may be claimed and not yet recorded or released at any time.
     pub per_endpoint: usize,
-    /// Endpoints that may have more leases out than `per_endpoint`, because they answer quickly.
+    /// Endpoints with a bound of their own in the place of `per_endpoint`: more because they answer quickly, or fewer
+    /// because they are slow or were just down.
     pub wide: HashMap<EndpointId, usize>,
     /// Endpoints that can start nothing now, whatever `per_endpoint` says.
     pub full: Vec<EndpointId>,
@@ -169,8 +170,8 @@ pub enum ResendError {
 pub trait Deliveries: Send + Sync + 'static {
     /// Takes due deliveries of enabled endpoints, no more than there is room for. Fair over applications, and over the
     /// endpoints of each, however many one has: one with a long backlog does not keep another's first delivery waiting. While
-    /// an endpoint has both first attempts and retries due, they take turns: at least every second delivery of it is a
-    /// first attempt. Empty while results cannot be stored.
+    /// an endpoint has both first attempts and retries due, they take turns, one by one: neither waits for the other's
+    /// backlog. Empty while results cannot be stored.
     ///
     /// It may bring less than is due and there is room for; then `next_due` has passed, and the next call goes on. It brings
     /// nothing only when nothing could be claimed.

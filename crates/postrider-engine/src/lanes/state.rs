@@ -1,0 +1,424 @@
+//! The book-keeping of the lanes, without a lock. Pure: the caller brings the time and tells the store what it returns.
+
+use super::{
+    Limits, Standing,
+    lane::{Lane, RECOVERING_PLACES, Report},
+};
+use crate::metrics::Withheld;
+use postrider_model::{
+    breaker::{Admission, Breaker, Finding, Pause},
+    id::EndpointId,
+    time::Timestamp,
+};
+use postrider_store::deliveries::{Lease, Room};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+/// Lanes that are remembered while nothing of theirs runs, some 200 bytes each. Beyond it those that are well are
+/// forgotten first, then those that are left alone: they prove themselves anew.
+const REMEMBERED: usize = 100_000;
+/// How often what need not be remembered is looked for.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
+/// What is not heard of for this long is forgotten.
+const FORGET_AFTER: Duration = Duration::from_hours(1);
+/// What a delivery waits for its turn in its place; what would wait longer is given back. Short: it holds a place and a
+/// payload. Long enough that rates from a hundred messages a second on are kept without giving back.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// The part of all places in which deliveries may wait for their turn.
+const PACING_SHARE: usize = 4;
+/// How long a slow endpoint waits for one of the places of the slow: at least, and at most.
+const SLOW_TURN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// See the head.
+pub(super) struct State {
+    limits: Limits,
+    lanes: HashMap<EndpointId, Lane>,
+    /// Bounds of lanes with something running that are not the usual ones.
+    own: HashMap<EndpointId, usize>,
+    leases: HashSet<Lease>,
+    /// Suspects that wait for their turn. They are few: what was in flight when the process died, twice.
+    waiting: HashSet<Lease>,
+    bytes: usize,
+    /// Lanes that are slow, and what they have running.
+    slow: usize,
+    slow_running: usize,
+    /// Deliveries that wait for their turn in their places.
+    pacing: usize,
+    /// Breakers that are open, and half-open.
+    breakers: (usize, usize),
+    entered: u64,
+    probes: u64,
+    swept: Timestamp,
+}
+
+/// What a delivery holds of its lane.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ticket {
+    entered: u64,
+    bytes: usize,
+    version: Option<u64>,
+    probe: Option<u64>,
+    ended: bool,
+}
+
+/// Whether a delivery found a place.
+#[derive(Debug)]
+pub(super) enum Entered {
+    In(Ticket),
+    Full,
+    /// Nor will another of its endpoint before this time.
+    Later(Timestamp),
+}
+
+/// Whether a delivery may be attempted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    Open,
+    /// It may, and so may all others: the endpoint is configured anew.
+    Mended,
+    /// It may, and no other of its endpoint before this time.
+    Probe(Timestamp),
+    /// It may not, nor any other of its endpoint before this time.
+    Shut(Timestamp, Withheld),
+}
+
+/// Whether a delivery keeps to its endpoint's rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Paced {
+    Go,
+    At(Timestamp),
+    Shut(Timestamp),
+}
+
+/// What the end of an attempt changed.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) earned: bool,
+    pub(super) opened: Option<Pause>,
+    pub(super) closed: bool,
+    /// Nothing of the endpoint before this time; a time that has passed takes an earlier one back.
+    pub(super) defer: Option<Timestamp>,
+}
+
+/// What a freed place changed.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub(super) was_full: bool,
+    /// As in [`Outcome`].
+    pub(super) defer: Option<Timestamp>,
+}
+
+impl State {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            lanes: HashMap::new(),
+            own: HashMap::new(),
+            leases: HashSet::new(),
+            waiting: HashSet::new(),
+            bytes: 0,
+            slow: 0,
+            slow_running: 0,
+            pacing: 0,
+            breakers: (0, 0),
+            entered: 0,
+            probes: 0,
+            swept: Timestamp::default(),
+        }
+    }
+
+    pub(super) fn room(&self) -> Room {
+        let bytes = self.limits.bytes.saturating_sub(self.bytes);
+        // A claim hands out its first delivery whatever its size.
+        let total = if bytes == 0 { 0 } else { self.limits.total.saturating_sub(self.leases.len()) };
+        Room {
+            total,
+            bytes,
+            per_endpoint: self.limits.per_endpoint,
+            wide: self.own.clone(),
+            // Told by their bounds, or deferred.
+            full: Vec::new(),
+        }
+    }
+
+    pub(super) fn enter(&mut self, lease: Lease, bytes: usize, now: Timestamp) -> Entered {
+        let endpoint = lease.delivery.endpoint;
+        self.make_room_for(endpoint, now);
+        let limits = self.limits;
+        let lane = self.lanes.entry(endpoint).or_insert_with(|| Lane::new(&limits));
+        if !lane.has_place(&limits) {
+            return Entered::Full;
+        }
+        if lane.slow && self.slow_running >= limits.total.div_ceil(2) {
+            return Entered::Later(now.plus(self.slow_turn()));
+        }
+        if !self.leases.insert(lease) {
+            return Entered::Full;
+        }
+        lane.running += 1;
+        self.slow_running += usize::from(lane.slow);
+        self.bytes += bytes;
+        self.entered += 1;
+        self.settle(endpoint, now);
+        Entered::In(Ticket { entered: self.entered, bytes, ..Ticket::default() })
+    }
+
+    pub(super) fn wait(&mut self, lease: Lease, bytes: usize) -> Option<Ticket> {
+        if !self.waiting.insert(lease) {
+            return None;
+        }
+        let endpoint = lease.delivery.endpoint;
+        let limits = self.limits;
+        self.lanes.entry(endpoint).or_insert_with(|| Lane::new(&limits)).waiting += 1;
+        self.bytes += bytes;
+        self.tell_bound(endpoint);
+        Some(Ticket { bytes, ..Ticket::default() })
+    }
+
+    pub(super) fn begin(&mut self, lease: &Lease, ticket: &mut Ticket) {
+        let endpoint = lease.delivery.endpoint;
+        if !self.waiting.remove(lease) || !self.leases.insert(*lease) {
+            return;
+        }
+        if let Some(lane) = self.lanes.get_mut(&endpoint) {
+            lane.waiting -= 1;
+            lane.running += 1;
+            self.slow_running += usize::from(lane.slow);
+        }
+        self.entered += 1;
+        ticket.entered = self.entered;
+        self.tell_bound(endpoint);
+    }
+
+    pub(super) fn admit(
+        &mut self,
+        endpoint: EndpointId,
+        ticket: &mut Ticket,
+        version: u64,
+        urgent: bool,
+        now: Timestamp,
+    ) -> Gate {
+        let limits = self.limits;
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return Gate::Open };
+        let before = lane.breaker;
+        let mended = lane.configured(version, &limits);
+        ticket.version = Some(version);
+        let gate = match lane.breaker.admission(now, urgent) {
+            Admission::Send if mended => Gate::Mended,
+            Admission::Send => Gate::Open,
+            Admission::Wait(until) => Gate::Shut(until, Withheld::Breaker),
+            Admission::AfterProbe => Gate::Shut(now.plus(limits.probe_time), Withheld::Probe),
+            Admission::Probe => {
+                self.probes += 1;
+                ticket.probe = Some(self.probes);
+                lane.breaker = lane.breaker.probing(self.probes);
+                Gate::Probe(now.plus(limits.probe_time))
+            }
+        };
+        let after = lane.breaker;
+        self.count(before, after);
+        self.tell_bound(endpoint);
+        gate
+    }
+
+    pub(super) fn pace(&mut self, endpoint: EndpointId, rate: Option<u16>, now: Timestamp) -> Paced {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return Paced::Go };
+        let Some((at, throttle)) = lane.next_turn(rate, now) else { return Paced::Go };
+        if at <= now {
+            lane.takes_turn(throttle);
+            return Paced::Go;
+        }
+        lane.is_throttled(now);
+        if at.since(now) > PATIENCE || self.pacing >= self.limits.total.div_ceil(PACING_SHARE) {
+            return Paced::Shut(at);
+        }
+        lane.takes_turn(throttle);
+        self.pacing += 1;
+        Paced::At(at)
+    }
+
+    /// A delivery has waited for its turn.
+    pub(super) fn paced(&mut self) {
+        self.pacing = self.pacing.saturating_sub(1);
+    }
+
+    /// An attempt is over; its delivery keeps its place until the result is stored.
+    pub(super) fn ended(&mut self, endpoint: EndpointId, ticket: &mut Ticket, report: &Report) -> Outcome {
+        let (limits, newest) = (self.limits, self.entered);
+        let Some(lane) = self.lanes.get_mut(&endpoint).filter(|_| !ticket.ended) else {
+            return Outcome::default();
+        };
+        let was_slow = lane.slow;
+        let mut outcome =
+            Outcome { earned: lane.adapt(report, ticket.entered, newest, &limits), ..Outcome::default() };
+        if lane.slow != was_slow {
+            let running = lane.running;
+            self.slow = if was_slow { self.slow - 1 } else { self.slow + 1 };
+            self.slow_running =
+                if was_slow { self.slow_running - running } else { self.slow_running + running };
+        }
+        lane.ended += 1;
+        ticket.ended = true;
+        let before = lane.breaker;
+        // What was sent with another configuration tells nothing of this one.
+        if ticket.version == Some(lane.version) {
+            lane.breaker = judged(before, ticket.probe, report);
+        }
+        let after = lane.breaker;
+        match (before, after) {
+            (Breaker::Closed(_) | Breaker::HalfOpen(..), Breaker::Open(pause)) => {
+                outcome.defer = Some(pause.until);
+                // A probe that came to nothing opens nothing anew.
+                outcome.opened =
+                    (before.pause().map(|pause| pause.trips) != Some(pause.trips)).then_some(pause);
+            }
+            (Breaker::HalfOpen(..), Breaker::Closed(_)) => {
+                lane.places = RECOVERING_PLACES.min(limits.per_endpoint);
+                outcome.defer = Some(lane.due(report.now));
+                outcome.closed = true;
+            }
+            _ => {}
+        }
+        self.count(before, after);
+        self.tell_bound(endpoint);
+        outcome
+    }
+
+    pub(super) fn leave(&mut self, lease: &Lease, ticket: &Ticket, now: Timestamp) -> Left {
+        let endpoint = lease.delivery.endpoint;
+        let mut left = Left::default();
+        let out_of_bytes = self.bytes >= self.limits.bytes;
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return left };
+        let before = lane.breaker;
+        if self.waiting.remove(lease) {
+            lane.waiting -= 1;
+            left.was_full = out_of_bytes;
+        } else if self.leases.contains(lease) {
+            let full = self.leases.len() >= self.limits.total || lane.running >= lane.places;
+            left.was_full = full || out_of_bytes;
+            self.leases.remove(lease);
+            lane.running -= 1;
+            lane.ended -= usize::from(ticket.ended);
+            self.slow_running -= usize::from(lane.slow);
+            if let Some(probe) = ticket.probe.filter(|_| !ticket.ended) {
+                lane.breaker = before.without_probe(probe, now);
+                left.defer = (lane.breaker != before).then(|| lane.due(now));
+            }
+        } else {
+            return left;
+        }
+        let after = lane.breaker;
+        self.bytes -= ticket.bytes;
+        self.count(before, after);
+        self.settle(endpoint, now);
+        left
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.leases.len() + self.waiting.len()
+    }
+
+    pub(super) fn leases(&self) -> Vec<Lease> {
+        self.leases.iter().chain(&self.waiting).copied().collect()
+    }
+
+    /// How many breakers are open, and half-open.
+    pub(super) fn breakers(&self) -> (usize, usize) {
+        self.breakers
+    }
+
+    pub(super) fn standing(&self, endpoint: EndpointId, now: Timestamp) -> Standing {
+        let limits = &self.limits;
+        self.lanes.get(&endpoint).map_or_else(|| Lane::new(limits).standing(now), |lane| lane.standing(now))
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Forgets, once a minute, what need not be remembered. Returns whether it did look.
+    pub(super) fn sweep(&mut self, now: Timestamp) -> bool {
+        // The second for a clock that was set back.
+        if now.since(self.swept) < SWEEP_EVERY && self.swept <= now {
+            return false;
+        }
+        self.swept = now;
+        let limits = self.limits;
+        self.forget(|lane| lane.is_blank(&limits, now) || lane.is_stale(FORGET_AFTER, now));
+        true
+    }
+
+    /// One lane more than are remembered: those that matter least are forgotten.
+    fn make_room_for(&mut self, endpoint: EndpointId, now: Timestamp) {
+        if self.lanes.len() < REMEMBERED || self.lanes.contains_key(&endpoint) {
+            return;
+        }
+        self.forget(|lane| lane.is_idle() && lane.breaker.pause().is_none_or(|pause| pause.until < now));
+        // A tenth at least, so that the next one does not look through all of them again.
+        if self.lanes.len() > REMEMBERED / 10 * 9 {
+            self.forget(Lane::is_idle);
+        }
+    }
+
+    fn forget(&mut self, which: impl Fn(&Lane) -> bool) {
+        let (slow, breakers) = (&mut self.slow, &mut self.breakers);
+        self.lanes.retain(|_, lane| {
+            let forgotten = which(lane);
+            if forgotten {
+                *slow -= usize::from(lane.slow);
+                breakers.0 -= usize::from(matches!(lane.breaker, Breaker::Open(_)));
+                breakers.1 -= usize::from(matches!(lane.breaker, Breaker::HalfOpen(..)));
+            }
+            !forgotten
+        });
+    }
+
+    fn count(&mut self, before: Breaker, after: Breaker) {
+        let counted = |breaker: Breaker| match breaker {
+            Breaker::Closed(_) => (0, 0),
+            Breaker::Open(_) => (1, 0),
+            Breaker::HalfOpen(..) => (0, 1),
+        };
+        let ((open, half), (more_open, more_half)) = (counted(before), counted(after));
+        self.breakers = (self.breakers.0 + more_open - open, self.breakers.1 + more_half - half);
+    }
+
+    /// How long a slow endpoint waits until it is looked at again: what it takes until all had their turn.
+    fn slow_turn(&self) -> Duration {
+        let share = u32::try_from(self.limits.total.div_ceil(2)).unwrap_or(u32::MAX);
+        let slow = u32::try_from(self.slow).unwrap_or(u32::MAX);
+        let round = self.limits.slow_after.saturating_mul(slow) / share.max(1);
+        round.clamp(SLOW_TURN.0, SLOW_TURN.1)
+    }
+
+    fn tell_bound(&mut self, endpoint: EndpointId) {
+        match self.lanes.get(&endpoint).and_then(|lane| lane.bound(&self.limits)) {
+            Some(bound) => self.own.insert(endpoint, bound),
+            None => self.own.remove(&endpoint),
+        };
+    }
+
+    /// After something of a lane began or ended to run.
+    fn settle(&mut self, endpoint: EndpointId, now: Timestamp) {
+        self.tell_bound(endpoint);
+        let Some(lane) = self.lanes.get_mut(&endpoint).filter(|lane| lane.is_idle()) else { return };
+        lane.rest(&self.limits);
+        if lane.is_blank(&self.limits, now) {
+            self.lanes.remove(&endpoint);
+        }
+    }
+}
+
+/// The breaker after an attempt.
+fn judged(before: Breaker, probe: Option<u64>, report: &Report) -> Breaker {
+    let Report { finding, now, jitter, .. } = *report;
+    match probe {
+        Some(probe) => before.after_probe(probe, finding, now, jitter),
+        // Most attempts are of endpoints that are well, and stay so.
+        None if finding == Finding::Well && before.is_blank() => before,
+        None => before.after(finding, now, jitter),
+    }
+}
