@@ -170,8 +170,10 @@ CREATE TABLE delivery (
     reason          TEXT,
     PRIMARY KEY (message, endpoint, generation)
 ) STRICT, WITHOUT ROWID;
--- The hot part, apart from history: as small as what waits.
-CREATE INDEX delivery_due ON delivery (endpoint, next_attempt_at) WHERE state = 0;
+-- The hot part, apart from history: as small as what waits. First attempts and retries apart, each in due order; the
+-- last column only saves a look at the table.
+CREATE INDEX delivery_due ON delivery (endpoint, attempts > 0, next_attempt_at, message, generation, attempts)
+    WHERE state = 0;
 CREATE INDEX delivery_endpoint ON delivery (endpoint, message);
 CREATE INDEX delivery_cancelled ON delivery (endpoint, message) WHERE state = 3;
 

@@ -1,9 +1,10 @@
 //! Which delivery comes next: the memory of what waits, kept small however much waits.
 //!
-//! One lane per endpoint with pending work. A lane holds
+//! One lane per endpoint with pending work. A lane holds the leases that are out, and for first attempts and for retries
 //! - a bounded queue of deliveries that are complete in memory: handed over by their commit, or read ahead;
-//! - the earliest due time among those that lie only in the database (never later than the truth);
-//! - the leases that are out.
+//! - the earliest due time among those that lie only in the database (never later than the truth).
+//!
+//! Where both have something, they take turns: however many retries are due, a fresh message is next but one.
 //!
 //! Lanes that have something due stand in the ring of their application, and these in a ring of applications. Claims
 //! visit them in turn: an endpoint with a million waiting deliveries gets one place, like any other, and an application
@@ -26,29 +27,25 @@ mod tests;
 mod turns;
 mod work;
 
-pub(crate) use work::{Found, Handed, Taken, Wanted};
+pub(crate) use work::{Found, Handed, OnDisk, Part, Taken, Wanted};
 
 use bounds::Bounds;
 use deferrals::{Deferrals, Who};
 use lane::{Lane, Standing};
-use postrider_model::{
-    delivery::DeliveryId,
-    id::{ApplicationId, EndpointId},
-    time::Timestamp,
-};
+use postrider_model::{delivery::DeliveryId, id::EndpointId, time::Timestamp};
 use postrider_store::deliveries::Deferred;
 use std::collections::{BTreeSet, HashMap};
 use turns::Turns;
 
-/// Deliveries of one endpoint that are kept complete in memory.
+/// Deliveries of each part of a lane that are kept complete in memory.
 const LANE_QUEUE: usize = 256;
 /// One lane may queue this part of the bytes for all, and always one delivery.
 const LANE_SHARE: usize = 8;
-/// Deliveries read ahead for one lane at a time, at most and at least.
+/// Deliveries read ahead for one part of a lane at a time, at most and at least.
 const READ_AHEAD: std::ops::RangeInclusive<usize> = 8..=256;
 /// Deliveries that one claim reads ahead, shared by the lanes that have a turn.
 const READ_ROWS: usize = 1024;
-/// Lanes that are read at the same time.
+/// Parts of lanes that are read at the same time.
 const READINGS: usize = 128;
 /// Deliveries of one turn at most.
 const TURN: usize = 256;
@@ -60,6 +57,8 @@ struct Leased {
     due_at: Timestamp,
     /// Where the begun attempt stands in the in-flight file.
     slot: Option<u32>,
+    /// Where it lies when it is given back.
+    part: Part,
     /// The delivery was settled or cancelled: nothing may be sent, but what was sent can be recorded.
     void: bool,
 }
@@ -78,7 +77,7 @@ pub(crate) struct Agenda {
     queued_bytes: usize,
     queue_budget: usize,
     pending: u64,
-    /// Lanes that are being read.
+    /// Parts of lanes that are being read.
     readings: usize,
 }
 
@@ -101,25 +100,17 @@ impl Agenda {
         }
     }
 
-    /// Pending deliveries that lie in the database: at start, and when due in the future.
-    pub(crate) fn add(
-        &mut self,
-        application: ApplicationId,
-        endpoint: EndpointId,
-        held: bool,
-        due: Timestamp,
-        count: u64,
-        now: Timestamp,
-    ) {
-        self.pending += count;
-        let lane = self.lanes.entry(endpoint).or_insert_with(|| Lane::new(application));
-        lane.held = held;
-        lane.lies_on_disk(due);
-        self.settle(endpoint, now);
+    /// Pending deliveries that lie in the database: what a start finds.
+    pub(crate) fn add(&mut self, found: OnDisk, now: Timestamp) {
+        self.pending += found.count;
+        let lane = self.lanes.entry(found.endpoint).or_insert_with(|| Lane::new(found.application));
+        lane.held = found.held;
+        lane.lies_on_disk(found.part, found.due);
+        self.settle(found.endpoint, now);
     }
 
-    /// A delivery that was just committed. Kept complete in memory when it is due, nothing older waits in the database
-    /// and there is room.
+    /// A delivery that was just committed. Kept complete in memory when it is due, nothing older of its part waits in
+    /// the database and there is room.
     pub(crate) fn hand_over(&mut self, handed: Handed, held: bool, now: Timestamp) {
         self.pending += 1;
         let endpoint = handed.delivery.endpoint;
@@ -134,11 +125,11 @@ impl Agenda {
         }
         // An endpoint that hangs must not fill the memory that others are served from.
         let share = lane.queued_bytes == 0 || lane.queued_bytes + size <= self.queue_budget / LANE_SHARE;
-        if fits && share && lane.takes(handed.due_at, now) {
+        if fits && share && lane.takes(handed.part(), handed.due_at, now) {
             lane.push(handed);
             self.queued_bytes += size;
         } else {
-            lane.lies_on_disk(handed.due_at);
+            lane.lies_on_disk(handed.part(), handed.due_at);
         }
         self.settle(endpoint, now);
     }
@@ -243,7 +234,9 @@ impl Agenda {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         self.queued_bytes -= lane.queued_bytes;
         lane.queue_to_disk();
-        lane.lies_on_disk(due);
+        for part in Part::ALL {
+            lane.lies_on_disk(part, due);
+        }
         for delivery in &lane.leased {
             if let Some(leased) = self.leases.get_mut(delivery) {
                 leased.due_at = leased.due_at.min(due);

@@ -5,7 +5,7 @@
 
 use crate::{
     Shared,
-    agenda::{Found, Handed, Taken, Wanted},
+    agenda::{Found, Handed, Part, Taken, Wanted},
     failure::Failure,
     progress::{self, code},
     values::{id_at, instant_at, key},
@@ -32,13 +32,15 @@ const READ_BYTES: usize = 8 * 1024 * 1024;
 /// How often a claim that waits for a reading looks whether something else can be started.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// What an endpoint has due.
+/// What an endpoint has due: first attempts or retries.
 pub(crate) const DUE: &str =
     "SELECT next_attempt_at, message, generation FROM delivery INDEXED BY delivery_due
-     WHERE endpoint = ?1 AND state = 0 AND next_attempt_at <= ?2 ORDER BY next_attempt_at LIMIT ?3";
-/// When an endpoint has something due next.
+     WHERE endpoint = ?1 AND state = 0 AND (attempts > 0) = ?4 AND next_attempt_at <= ?2
+     ORDER BY next_attempt_at LIMIT ?3";
+/// When it has something due next.
 pub(crate) const NEXT_DUE: &str = "SELECT next_attempt_at FROM delivery INDEXED BY delivery_due
-     WHERE endpoint = ?1 AND state = 0 AND next_attempt_at > ?2 ORDER BY next_attempt_at LIMIT 1";
+     WHERE endpoint = ?1 AND state = 0 AND (attempts > 0) = ?3 AND next_attempt_at > ?2
+     ORDER BY next_attempt_at LIMIT 1";
 /// A delivery with its message and payload.
 pub(crate) const COMPLETE: &str =
     "SELECT delivery.attempts, delivery.cause, delivery.deadline_at, delivery.deaths, message.content_type,
@@ -151,19 +153,20 @@ fn of(lease: Lease, handed: Handed) -> Option<ClaimedDelivery> {
 
 /// Reads what lanes have due. Goes on when the claimer goes away: the lanes wait for it.
 async fn read_ahead(shared: Arc<Shared>, wanted: Vec<Wanted>, now: Timestamp) -> Result<(), StoreError> {
-    let mut unread: Vec<EndpointId> = wanted.iter().map(|wanted| wanted.endpoint).collect();
+    let mut unread: Vec<(EndpointId, Part)> =
+        wanted.iter().map(|wanted| (wanted.endpoint, wanted.part)).collect();
     let read = move |connection: &Connection| read_lanes(connection, &wanted, now);
     let result = shared.hot_readers.read(read).await;
     let now = shared.clock.now();
     let mut agenda = shared.agenda();
     let result = result.map(|found| {
         for found in found {
-            unread.retain(|endpoint| *endpoint != found.endpoint);
+            unread.retain(|unread| *unread != (found.endpoint, found.part));
             agenda.found(found, now);
         }
     });
-    for endpoint in unread {
-        agenda.not_found(endpoint, now);
+    for (endpoint, part) in unread {
+        agenda.not_found(endpoint, part, now);
     }
     drop(agenda);
     shared.claimable.notify_one();
@@ -205,11 +208,12 @@ fn read_lane(
     now: Timestamp,
     bytes: &mut usize,
 ) -> Result<Found, Failure> {
-    let endpoint = wanted.endpoint;
+    let Wanted { endpoint, part, .. } = *wanted;
+    let retries = part == Part::Retries;
     // One more than is of use: it tells when the lane is due again. Leased ones are still pending in the table.
     let most = i64::try_from(wanted.most + wanted.leased.len() + 1).unwrap_or(i64::MAX);
     let mut due = connection.prepare_cached(DUE)?;
-    let mut rows = due.query(params![key(&endpoint), now.as_micros(), most])?;
+    let mut rows = due.query(params![key(&endpoint), now.as_micros(), most, retries])?;
     let mut deliveries = Vec::new();
     let mut seen = 0;
     while let Some(row) = rows.next()? {
@@ -220,7 +224,7 @@ fn read_lane(
         }
         let due_at = instant_at(row, 0)?;
         if deliveries.len() == wanted.most || (*bytes >= READ_BYTES && !deliveries.is_empty()) {
-            return Ok(Found { endpoint, deliveries, next: Some(due_at) });
+            return Ok(Found { endpoint, part, deliveries, next: Some(due_at) });
         }
         if let Some(handed) = complete(connection, delivery, due_at)? {
             *bytes += handed.payload.as_ref().map_or(0, Bytes::len);
@@ -228,14 +232,14 @@ fn read_lane(
         }
         // What was passed over may have hidden others.
         if seen == most {
-            return Ok(Found { endpoint, deliveries, next: Some(due_at) });
+            return Ok(Found { endpoint, part, deliveries, next: Some(due_at) });
         }
     }
     let next: Option<i64> = connection
         .prepare_cached(NEXT_DUE)?
-        .query_row(params![key(&endpoint), now.as_micros()], |row| row.get(0))
+        .query_row(params![key(&endpoint), now.as_micros(), retries], |row| row.get(0))
         .optional()?;
-    Ok(Found { endpoint, deliveries, next: next.map(Timestamp::from_micros) })
+    Ok(Found { endpoint, part, deliveries, next: next.map(Timestamp::from_micros) })
 }
 
 /// Everything that an attempt of the delivery needs. `None` when its application is gone: it is being cancelled.

@@ -5,6 +5,7 @@
 
 use crate::{
     Shared,
+    agenda::Part,
     claim::end,
     failure::Failure,
     retention,
@@ -43,12 +44,19 @@ pub(crate) struct Look {
     earliest: Timestamp,
 }
 
-/// A place in the order of what waits: when it is due, and which it is.
-type Place = (Timestamp, MessageId, u32);
+/// A place in the order of what waits: first attempts or retries, when it is due, and which it is.
+type Place = (Part, Option<(Timestamp, MessageId, u32)>);
 
 impl Look {
     const FIRST: Self = Self { from: None, earliest: Timestamp::MAX };
 }
+
+/// What an endpoint has waiting of first attempts or of retries, from a place on.
+pub(crate) const PENDING: &str =
+    "SELECT next_attempt_at, message, generation, deadline_at FROM delivery INDEXED BY delivery_due
+     WHERE endpoint = ?1 AND state = 0 AND (attempts > 0) = ?6 AND next_attempt_at >= ?2
+       AND (next_attempt_at, message, generation) > (?2, ?3, ?4)
+     ORDER BY next_attempt_at, message, generation LIMIT ?5";
 
 /// Expires some; `true` when more endpoints or deliveries are to be looked at.
 pub(crate) async fn expire(shared: &Shared, batch: usize) -> Result<bool, StoreError> {
@@ -88,21 +96,21 @@ fn past_deadline(
     now: Timestamp,
     batch: usize,
 ) -> Result<(Vec<DeliveryId>, Look), Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT next_attempt_at, message, generation, deadline_at FROM delivery INDEXED BY delivery_due
-         WHERE endpoint = ?1 AND state = 0 AND next_attempt_at >= ?2
-           AND (next_attempt_at, message, generation) > (?2, ?3, ?4)
-         ORDER BY next_attempt_at, message, generation LIMIT ?5",
-    )?;
+    let mut statement = connection.prepare_cached(PENDING)?;
     let most = retention::rows(batch);
-    let (due, message, generation) = match &before.from {
+    let (part, after) = before.from.unwrap_or((Part::First, None));
+    let (due, message, generation) = match &after {
         Some((due, message, generation)) => (due.as_micros(), key(message), i64::from(*generation)),
         None => (i64::MIN, &[][..], -1),
     };
-    let mut rows = statement.query(params![key(&endpoint), due, message, generation, most])?;
+    let retries = part == Part::Retries;
+    let mut rows = statement.query(params![key(&endpoint), due, message, generation, most, retries])?;
     let (mut found, mut seen, mut look) = (Vec::new(), 0, Look { from: None, ..before });
+    if !retries {
+        look.from = Some((Part::Retries, None));
+    }
     while let Some(row) = rows.next()? {
-        let place: Place = (instant_at(row, 0)?, id_at(row, 1)?, row.get(2)?);
+        let place = (instant_at(row, 0)?, id_at(row, 1)?, row.get(2)?);
         let deadline = instant_at(row, 3)?;
         seen += 1;
         if deadline < now {
@@ -111,7 +119,7 @@ fn past_deadline(
             look.earliest = look.earliest.min(deadline);
         }
         if seen == most || found.len() == batch {
-            look.from = Some(place);
+            look.from = Some((part, Some(place)));
             break;
         }
     }

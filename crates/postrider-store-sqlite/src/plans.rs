@@ -1,6 +1,6 @@
 //! How SQLite goes about the queries whose cost must not grow with the history: always along an index.
 
-use crate::{attempts, claim, retention};
+use crate::{attempts, claim, held, retention, set_back, start};
 use postrider_model::id::{EndpointId, Ksuid, MessageId};
 use postrider_store::attempts::AttemptsOf;
 use rusqlite::Connection;
@@ -33,11 +33,29 @@ fn assert_sorts_nothing(query: &str) {
 
 #[test]
 fn a_claim_reads_along_the_index_of_what_is_due() {
-    assert_searches(claim::DUE, "USING COVERING INDEX delivery_due (endpoint=? AND next_attempt_at<?)");
-    assert_searches(claim::NEXT_DUE, "USING COVERING INDEX delivery_due (endpoint=? AND next_attempt_at>?)");
+    for (query, range) in [(claim::DUE, "<?"), (claim::NEXT_DUE, ">?")] {
+        // First attempts never pass over retries, nor retries over first attempts.
+        let search =
+            format!("USING COVERING INDEX delivery_due (endpoint=? AND <expr>=? AND next_attempt_at{range})");
+        assert_searches(query, &search);
+        assert_sorts_nothing(query);
+    }
     assert_searches(claim::COMPLETE, "USING PRIMARY KEY (id=?)");
-    assert_sorts_nothing(claim::DUE);
-    assert_sorts_nothing(claim::NEXT_DUE);
+}
+
+#[test]
+fn a_start_looks_once_along_the_index_of_what_waits_and_at_no_delivery() {
+    let steps = plan(start::WAITING);
+    assert!(steps.iter().any(|step| step == "SCAN delivery USING COVERING INDEX delivery_due"), "{steps:#?}");
+    assert_sorts_nothing(start::WAITING);
+}
+
+#[test]
+fn those_who_walk_along_what_waits_go_on_where_they_were() {
+    for query in [held::PENDING, set_back::LATER] {
+        assert_searches(query, "INDEX delivery_due (endpoint=? AND <expr>=? AND next_attempt_at>?)");
+        assert_sorts_nothing(query);
+    }
 }
 
 /// RTN-1

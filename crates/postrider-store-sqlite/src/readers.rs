@@ -86,7 +86,10 @@ fn run<T>(
 
 #[cfg(test)]
 mod tests {
-    use crate::{Config, SqliteStore};
+    use crate::{
+        Config, SqliteStore,
+        agenda::{OnDisk, Part},
+    };
     use postrider_model::{
         environment::EnvironmentId,
         event_type::EventTypeName,
@@ -122,7 +125,8 @@ mod tests {
         let now = store.shared.clock.now();
         let endpoint = EndpointId::new(Ksuid::from_bytes([1; 20]));
         let application = ApplicationId::new(Ksuid::from_bytes([2; 20]));
-        store.shared.agenda().add(application, endpoint, false, now, 1, now);
+        let found = OnDisk { application, endpoint, part: Part::First, held: false, due: now, count: 1 };
+        store.shared.agenda().add(found, now);
         let scope = AppScope { environment: EnvironmentId::parse("org_a").unwrap(), application };
         let name = EventTypeName::parse("a").unwrap();
         let quick = async {

@@ -6,6 +6,7 @@
 
 use crate::{
     Shared,
+    agenda::Part,
     failure::Failure,
     values::{id_at, instant_at, instant_or_null, key},
     writer::{self, Isolation, Scope},
@@ -57,8 +58,20 @@ pub(crate) struct Watch {
     from: Option<Place>,
 }
 
-/// A place in the order of what waits: when it is due, and which it is.
-type Place = (Timestamp, MessageId, u32);
+/// A place in the order of what waits: first attempts or retries, when it is due, and which it is.
+type Place = (Part, Option<(Timestamp, MessageId, u32)>);
+
+/// What an endpoint has due later of first attempts or of retries, from a place on.
+pub(crate) const LATER: &str =
+    "SELECT delivery.next_attempt_at, delivery.message, delivery.generation, delivery.attempts > 0,
+            message.deliver_at,
+            (SELECT MAX(started_at) FROM attempt WHERE attempt.message = delivery.message
+                AND attempt.endpoint = delivery.endpoint AND attempt.generation = delivery.generation)
+     FROM delivery INDEXED BY delivery_due CROSS JOIN message ON message.id = delivery.message
+     WHERE delivery.endpoint = ?1 AND delivery.state = 0 AND (delivery.attempts > 0) = ?6
+       AND delivery.next_attempt_at >= ?2
+       AND (delivery.next_attempt_at, delivery.message, delivery.generation) > (?2, ?3, ?4)
+     ORDER BY delivery.next_attempt_at, delivery.message, delivery.generation LIMIT ?5";
 
 impl Watch {
     /// Begins; `was_ahead` when the database knows a later time.
@@ -116,8 +129,12 @@ fn pull_in(
     from: Option<Place>,
 ) -> Result<Option<Place>, Failure> {
     let now = work.now;
-    let waiting = waiting(work.connection, endpoint, from, now)?;
-    let next = waiting.last().map(|last| (last.due_at, last.delivery.message, last.delivery.generation));
+    let (part, after) = from.unwrap_or((Part::First, None));
+    let waiting = waiting(work.connection, endpoint, (part, after), now)?;
+    let next = match waiting.last() {
+        Some(last) => Some((part, Some((last.due_at, last.delivery.message, last.delivery.generation)))),
+        None => (part == Part::First).then_some((Part::Retries, None)),
+    };
     let mut earliest: Option<Timestamp> = None;
     for one in &waiting {
         let Some(due) = due_again(one, now) else { continue };
@@ -156,24 +173,18 @@ struct Waiting {
 fn waiting(
     connection: &Connection,
     endpoint: EndpointId,
-    from: Option<Place>,
+    from: Place,
     now: Timestamp,
 ) -> Result<Vec<Waiting>, Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT delivery.next_attempt_at, delivery.message, delivery.generation, delivery.attempts > 0,
-                message.deliver_at,
-                (SELECT MAX(started_at) FROM attempt WHERE attempt.message = delivery.message
-                    AND attempt.endpoint = delivery.endpoint AND attempt.generation = delivery.generation)
-         FROM delivery INDEXED BY delivery_due CROSS JOIN message ON message.id = delivery.message
-         WHERE delivery.endpoint = ?1 AND delivery.state = 0 AND delivery.next_attempt_at >= ?2
-           AND (delivery.next_attempt_at, delivery.message, delivery.generation) > (?2, ?3, ?4)
-         ORDER BY delivery.next_attempt_at, delivery.message, delivery.generation LIMIT ?5",
-    )?;
-    let (after, message, generation) = match &from {
+    let mut statement = connection.prepare_cached(LATER)?;
+    let (part, after) = from;
+    let (after, message, generation) = match &after {
         Some((due, message, generation)) => (*due, key(message), i64::from(*generation)),
         None => (now, &[][..], -1),
     };
-    let mut rows = statement.query(params![key(&endpoint), after.as_micros(), message, generation, LOOK])?;
+    let retries = part == Part::Retries;
+    let mut rows =
+        statement.query(params![key(&endpoint), after.as_micros(), message, generation, LOOK, retries])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(Waiting {

@@ -3,7 +3,7 @@
 
 use crate::{
     OpenError,
-    agenda::Agenda,
+    agenda::{Agenda, OnDisk, Part},
     attempt_rows,
     failure::Failure,
     in_flight::Begun,
@@ -25,6 +25,14 @@ use std::time::Duration;
 
 /// Deliveries cancelled in one transaction.
 const CANCEL_BATCH: i64 = 5000;
+
+/// What waits, of first attempts and of retries: one walk along an index.
+pub(crate) const WAITING: &str =
+    "SELECT waiting.endpoint, endpoint.application, waiting.retries, endpoint.disabled_at IS NOT NULL,
+            waiting.first_due, waiting.deliveries
+     FROM (SELECT endpoint, attempts > 0 AS retries, MIN(next_attempt_at) AS first_due, COUNT(*) AS deliveries
+           FROM delivery INDEXED BY delivery_due WHERE state = 0 GROUP BY endpoint, attempts > 0) AS waiting
+     JOIN endpoint ON endpoint.id = waiting.endpoint";
 
 /// Books the attempts that had begun when the process died: each as an attempt with the outcome `interrupted`, its
 /// delivery due now with one more death. The delivery that was there at too many deaths is set aside.
@@ -135,17 +143,18 @@ pub(crate) fn cancel_deleted(connection: &Connection) -> Result<(), OpenError> {
 
 /// Fills the agenda: one walk over the index of what is pending.
 pub(crate) fn fill(agenda: &mut Agenda, connection: &Connection, now: Timestamp) -> Result<(), OpenError> {
-    let mut statement = connection.prepare(
-        "SELECT waiting.endpoint, waiting.first_due, waiting.deliveries, endpoint.disabled_at IS NOT NULL,
-                endpoint.application
-         FROM (SELECT endpoint, MIN(next_attempt_at) AS first_due, COUNT(*) AS deliveries
-               FROM delivery INDEXED BY delivery_due WHERE state = 0 GROUP BY endpoint) AS waiting
-         JOIN endpoint ON endpoint.id = waiting.endpoint",
-    )?;
+    let mut statement = connection.prepare(WAITING)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let (endpoint, application) = (id_at(row, 0)?, id_at(row, 4)?);
-        agenda.add(application, endpoint, row.get(3)?, instant_at(row, 1)?, count(row.get(2)?), now);
+        let found = OnDisk {
+            endpoint: id_at(row, 0)?,
+            application: id_at(row, 1)?,
+            part: if row.get(2)? { Part::Retries } else { Part::First },
+            held: row.get(3)?,
+            due: instant_at(row, 4)?,
+            count: count(row.get(5)?),
+        };
+        agenda.add(found, now);
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Claims against the agenda: what is leased, one turn after the other, which lanes are to be read, and what they gave.
 
 use super::{
-    Agenda, Found, Leased, READ_AHEAD, READ_ROWS, READINGS, TURN, Taken, Wanted, bounds::Grown,
-    deferrals::Who, earlier, turns::Turn,
+    Agenda, Found, Leased, Part, READ_AHEAD, READ_ROWS, READINGS, TURN, Taken, Wanted, bounds::Grown,
+    deferrals::Who, lane::Unknown, turns::Turn,
 };
 use postrider_model::{id::EndpointId, time::Timestamp};
 use postrider_store::deliveries::{Lease, Room};
@@ -58,7 +58,7 @@ impl Agenda {
         let mut used = 0;
         while used < turn.most
             && lane.leased.len() < bound
-            && let Some(next) = lane.queue.front()
+            && let Some(next) = lane.peek()
         {
             if next.payload_bytes() > *bytes && !taken.deliveries.is_empty() {
                 return (used, true);
@@ -68,7 +68,8 @@ impl Agenda {
             self.epoch += 1;
             let lease = Lease { delivery: handed.delivery, epoch: self.epoch };
             lane.leased.insert(handed.delivery);
-            let leased = Leased { epoch: self.epoch, due_at: handed.due_at, slot: None, void: false };
+            let (due_at, part) = (handed.due_at, handed.part());
+            let leased = Leased { epoch: self.epoch, due_at, slot: None, part, void: false };
             self.leases.insert(handed.delivery, leased);
             if handed.payload.is_none() || handed.deadline_at < now {
                 taken.dead.push((lease, handed));
@@ -86,30 +87,38 @@ impl Agenda {
         let bound = self.bounds.of(endpoint);
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         let places = bound.saturating_sub(lane.leased.len());
-        if places == 0 || !lane.must_be_read(now) {
+        if places == 0 {
             return;
         }
         // More than has a place now is read while there is memory for it: one reading serves many claims.
         let most = if self.queued_bytes < self.queue_budget / 2 { rows } else { rows.min(places) };
-        lane.begin_reading();
-        self.readings += 1;
-        taken.wanted.push(Wanted { endpoint, most, leased: lane.leased.iter().copied().collect() });
+        for part in Part::ALL {
+            if lane.must_be_read(part, now) {
+                lane.begin_reading(part);
+                self.readings += 1;
+                taken.wanted.push(Wanted {
+                    endpoint,
+                    part,
+                    most,
+                    leased: lane.leased.iter().copied().collect(),
+                });
+            }
+        }
     }
 
-    /// A lane was read.
+    /// A part of a lane was read.
     pub(crate) fn found(&mut self, found: Found, now: Timestamp) {
-        let Found { endpoint, deliveries, next } = found;
+        let Found { endpoint, part, deliveries, next } = found;
         self.readings -= 1;
         if let Some(lane) = self.lanes.get_mut(&endpoint)
-            && let Some(reading) = lane.reading.take()
+            && let Some(ended) = lane.end_reading(part, Ok(next))
         {
-            lane.disk_due = earlier(next, reading.added);
             for handed in deliveries {
-                if reading.ended.contains(&handed.delivery) || lane.leased.contains(&handed.delivery) {
+                if ended.contains(&handed.delivery) || lane.leased.contains(&handed.delivery) {
                     continue;
                 }
                 if lane.held {
-                    lane.lies_on_disk(handed.due_at);
+                    lane.lies_on_disk(part, handed.due_at);
                 } else {
                     self.queued_bytes += handed.size();
                     lane.found(handed);
@@ -119,13 +128,11 @@ impl Agenda {
         self.settle(endpoint, now);
     }
 
-    /// A lane could not be read: it stands as before.
-    pub(crate) fn not_found(&mut self, endpoint: EndpointId, now: Timestamp) {
+    /// A part of a lane could not be read: it stands as before.
+    pub(crate) fn not_found(&mut self, endpoint: EndpointId, part: Part, now: Timestamp) {
         self.readings -= 1;
-        if let Some(lane) = self.lanes.get_mut(&endpoint)
-            && let Some(reading) = lane.reading.take()
-        {
-            lane.disk_due = earlier(lane.disk_due, reading.added);
+        if let Some(lane) = self.lanes.get_mut(&endpoint) {
+            lane.end_reading(part, Err(Unknown));
         }
         self.settle(endpoint, now);
     }

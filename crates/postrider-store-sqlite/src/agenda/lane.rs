@@ -1,6 +1,6 @@
-//! The lane of one endpoint.
+//! The lane of one endpoint: first attempts and retries, each with a queue of their own.
 
-use super::{Handed, LANE_QUEUE, earlier};
+use super::{Handed, LANE_QUEUE, Part, earlier};
 use postrider_model::{
     delivery::DeliveryId,
     id::{ApplicationId, MessageId},
@@ -25,28 +25,54 @@ pub(super) struct Lane {
     pub(super) application: ApplicationId,
     /// The endpoint is disabled.
     pub(super) held: bool,
-    /// Complete in memory, in the order in which they are served.
-    pub(super) queue: VecDeque<Handed>,
-    /// Bytes of the queue.
+    first: Half,
+    retries: Half,
+    /// Whose turn it is when both have something.
+    next: Part,
+    /// Bytes of the queues.
     pub(super) queued_bytes: usize,
-    /// No delivery that lies only in the database is due earlier.
-    pub(super) disk_due: Option<Timestamp>,
     pub(super) leased: HashSet<DeliveryId>,
     /// The youngest message that a reader found.
     newest_found: Option<MessageId>,
-    /// A reader is looking for due deliveries.
-    pub(super) reading: Option<Reading>,
     pub(super) in_ring: bool,
     pub(super) in_future: Option<Timestamp>,
 }
 
+/// Either part of a lane.
+#[derive(Debug, Default)]
+struct Half {
+    /// Complete in memory, in the order in which they are served.
+    queue: VecDeque<Handed>,
+    /// No delivery that lies only in the database is due earlier.
+    disk_due: Option<Timestamp>,
+    /// A reader is looking for due deliveries: then the queue is empty.
+    reading: Option<Box<Reading>>,
+}
+
 /// What a running reader may not have seen.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+struct Reading {
     /// The earliest due time that came since.
-    pub(super) added: Option<Timestamp>,
+    added: Option<Timestamp>,
     /// Deliveries that ended or were leased back since.
-    pub(super) ended: HashSet<DeliveryId>,
+    ended: HashSet<DeliveryId>,
+}
+
+impl Half {
+    fn next_due(&self) -> Option<Timestamp> {
+        earlier(self.queue.front().map(|handed| handed.due_at), self.disk_due)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.disk_due.is_none() && self.reading.is_none()
+    }
+
+    fn lies_on_disk(&mut self, due: Timestamp) {
+        self.disk_due = earlier(self.disk_due, Some(due));
+        if let Some(reading) = &mut self.reading {
+            reading.added = earlier(reading.added, Some(due));
+        }
+    }
 }
 
 impl Lane {
@@ -54,42 +80,65 @@ impl Lane {
         Self {
             application,
             held: false,
-            queue: VecDeque::new(),
+            first: Half::default(),
+            retries: Half::default(),
+            next: Part::First,
             queued_bytes: 0,
-            disk_due: None,
             leased: HashSet::new(),
             newest_found: None,
-            reading: None,
             in_ring: false,
             in_future: None,
         }
     }
 
-    /// Where it belongs when `bound` leases may be out and it is deferred until then.
-    pub(super) fn standing(&self, bound: usize, deferred: Option<Timestamp>, now: Timestamp) -> Standing {
-        if self.held || self.reading.is_some() || self.leased.len() >= bound {
-            return Standing::Nowhere;
-        }
-        match self.next_due().map(|due| deferred.map_or(due, |until| due.max(until))) {
-            None => Standing::Nowhere,
-            Some(due) if due > now => Standing::Later(due),
-            Some(_) => Standing::Due,
+    fn half(&self, part: Part) -> &Half {
+        match part {
+            Part::First => &self.first,
+            Part::Retries => &self.retries,
         }
     }
 
-    /// Can a delivery that is due at `due` go into the queue? Not past older ones that lie in the database.
-    pub(super) fn takes(&self, due: Timestamp, now: Timestamp) -> bool {
+    fn half_mut(&mut self, part: Part) -> &mut Half {
+        match part {
+            Part::First => &mut self.first,
+            Part::Retries => &mut self.retries,
+        }
+    }
+
+    fn halves_mut(&mut self) -> [&mut Half; 2] {
+        [&mut self.first, &mut self.retries]
+    }
+
+    /// Where it belongs when `bound` leases may be out and it is deferred until then.
+    pub(super) fn standing(&self, bound: usize, deferred: Option<Timestamp>, now: Timestamp) -> Standing {
+        if self.held || self.leased.len() >= bound {
+            return Standing::Nowhere;
+        }
+        // What a reader is at is known when it is done.
+        let due = |half: &Half| half.next_due().filter(|_| half.reading.is_none());
+        match earlier(due(&self.first), due(&self.retries)) {
+            None => Standing::Nowhere,
+            Some(due) => match deferred.map_or(due, |until| due.max(until)) {
+                due if due > now => Standing::Later(due),
+                _ => Standing::Due,
+            },
+        }
+    }
+
+    /// Can a delivery that is due at `due` go into the queue? Not past older ones of its part that lie in the database.
+    pub(super) fn takes(&self, part: Part, due: Timestamp, now: Timestamp) -> bool {
+        let half = self.half(part);
         !self.held
-            && self.reading.is_none()
+            && half.reading.is_none()
             && due <= now
-            && self.disk_due.is_none_or(|disk| disk > now)
-            && self.queue.len() < LANE_QUEUE
+            && half.disk_due.is_none_or(|disk| disk > now)
+            && half.queue.len() < LANE_QUEUE
     }
 
     /// To the end of the queue.
     pub(super) fn push(&mut self, handed: Handed) {
         self.queued_bytes += handed.size();
-        self.queue.push_back(handed);
+        self.half_mut(handed.part()).queue.push_back(handed);
     }
 
     /// To the end of the queue, from the database.
@@ -101,68 +150,103 @@ impl Lane {
     /// Is the delivery queued or leased already? Only a reader can have been quicker than the hand-over, so that the
     /// usual case needs no look.
     pub(super) fn knows(&self, delivery: &DeliveryId) -> bool {
+        let queued = |half: &Half| half.queue.iter().any(|handed| handed.delivery == *delivery);
         self.newest_found >= Some(delivery.message)
-            && (self.leased.contains(delivery)
-                || self.queue.iter().any(|handed| handed.delivery == *delivery))
+            && (self.leased.contains(delivery) || queued(&self.first) || queued(&self.retries))
     }
 
-    /// From the front of the queue.
+    /// The part that the next delivery comes from: in turn, where both have one in memory.
+    fn serves(&self) -> Part {
+        if self.half(self.next).queue.is_empty() { self.next.other() } else { self.next }
+    }
+
+    /// What would be served next.
+    pub(super) fn peek(&self) -> Option<&Handed> {
+        self.half(self.serves()).queue.front()
+    }
+
+    /// Serves the next one.
     pub(super) fn pop(&mut self) -> Option<Handed> {
-        let handed = self.queue.pop_front()?;
+        let part = self.serves();
+        let handed = self.half_mut(part).queue.pop_front()?;
+        self.next = part.other();
         self.queued_bytes -= handed.size();
         Some(handed)
     }
 
     /// Takes a delivery out of the queue, wherever it stands; returns its bytes.
     pub(super) fn take_out(&mut self, delivery: DeliveryId) -> usize {
-        let found = self.queue.iter().position(|handed| handed.delivery == delivery);
-        let bytes = found.and_then(|at| self.queue.remove(at)).map_or(0, |handed| handed.size());
+        let mut bytes = 0;
+        for half in self.halves_mut() {
+            let found = half.queue.iter().position(|handed| handed.delivery == delivery);
+            bytes += found.and_then(|at| half.queue.remove(at)).map_or(0, |handed| handed.size());
+        }
         self.queued_bytes -= bytes;
         bytes
     }
 
     /// Forgets what is complete in memory; it lies in the database too.
     pub(super) fn queue_to_disk(&mut self) {
-        while let Some(handed) = self.pop() {
-            self.lies_on_disk(handed.due_at);
+        for half in self.halves_mut() {
+            for handed in std::mem::take(&mut half.queue) {
+                half.lies_on_disk(handed.due_at);
+            }
         }
+        self.queued_bytes = 0;
     }
 
     /// Something due then lies in the database only.
-    pub(super) fn lies_on_disk(&mut self, due: Timestamp) {
-        self.disk_due = earlier(self.disk_due, Some(due));
-        if let Some(reading) = &mut self.reading {
-            reading.added = earlier(reading.added, Some(due));
-        }
+    pub(super) fn lies_on_disk(&mut self, part: Part, due: Timestamp) {
+        self.half_mut(part).lies_on_disk(due);
     }
 
     /// A delivery is no longer what a running reader may take it for.
     pub(super) fn ended(&mut self, delivery: DeliveryId) {
-        if let Some(reading) = &mut self.reading {
-            reading.ended.insert(delivery);
+        for half in self.halves_mut() {
+            if let Some(reading) = &mut half.reading {
+                reading.ended.insert(delivery);
+            }
         }
     }
 
-    /// Nothing in memory, but something due in the database.
-    pub(super) fn must_be_read(&self, now: Timestamp) -> bool {
+    /// Nothing of this part in memory, but something due in the database.
+    pub(super) fn must_be_read(&self, part: Part, now: Timestamp) -> bool {
+        let half = self.half(part);
         !self.held
-            && self.queue.is_empty()
-            && self.reading.is_none()
-            && self.disk_due.is_some_and(|due| due <= now)
+            && half.queue.is_empty()
+            && half.reading.is_none()
+            && half.disk_due.is_some_and(|due| due <= now)
     }
 
-    /// Starts a reading; stands nowhere for its time.
-    pub(super) fn begin_reading(&mut self) {
-        self.reading = Some(Reading::default());
+    /// Starts a reading; what is due of this part is not known for its time.
+    pub(super) fn begin_reading(&mut self, part: Part) {
+        self.half_mut(part).reading = Some(Box::default());
+    }
+
+    /// A reading ended with the earliest due time of what it left, if it knows. Returns what ended meanwhile; `None` when
+    /// this lane is not the one that was read.
+    pub(super) fn end_reading(
+        &mut self,
+        part: Part,
+        left: Result<Option<Timestamp>, Unknown>,
+    ) -> Option<HashSet<DeliveryId>> {
+        let half = self.half_mut(part);
+        let reading = half.reading.take()?;
+        half.disk_due = earlier(left.unwrap_or(half.disk_due), reading.added);
+        Some(reading.ended)
     }
 
     /// When the next delivery that no lease covers is due.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        earlier(self.queue.front().map(|handed| handed.due_at), self.disk_due)
+        earlier(self.first.next_due(), self.retries.next_due())
     }
 
     /// Nothing left to remember.
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.disk_due.is_none() && self.leased.is_empty() && self.reading.is_none()
+        self.first.is_empty() && self.retries.is_empty() && self.leased.is_empty()
     }
 }
+
+/// A reading that told nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unknown;

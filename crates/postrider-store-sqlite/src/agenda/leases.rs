@@ -1,6 +1,6 @@
 //! What becomes of a lease that is out: begun, recorded, given back.
 
-use super::{Agenda, Leased};
+use super::{Agenda, Leased, Part};
 use postrider_model::{delivery::DeliveryId, time::Timestamp};
 use postrider_store::deliveries::Lease;
 
@@ -32,14 +32,14 @@ impl Agenda {
             self.pending = self.pending.saturating_sub(1);
         }
         let slot = self.end_lease(lease)?.slot;
-        self.comes_back(lease.delivery, next, now);
+        self.comes_back(lease.delivery, next.map(|due| (Part::Retries, due)), now);
         slot
     }
 
     /// A lease is given back without a result: due as before. Returns the slot to clear.
     pub(crate) fn released(&mut self, lease: &Lease, now: Timestamp) -> Option<u32> {
         let leased = self.end_lease(lease)?;
-        let due = (!leased.void).then_some(leased.due_at);
+        let due = (!leased.void).then_some((leased.part, leased.due_at));
         self.comes_back(lease.delivery, due, now);
         leased.slot
     }
@@ -58,12 +58,12 @@ impl Agenda {
         self.leases.remove(&lease.delivery)
     }
 
-    fn comes_back(&mut self, delivery: DeliveryId, next: Option<Timestamp>, now: Timestamp) {
+    fn comes_back(&mut self, delivery: DeliveryId, next: Option<(Part, Timestamp)>, now: Timestamp) {
         if let Some(lane) = self.lanes.get_mut(&delivery.endpoint) {
             lane.leased.remove(&delivery);
             lane.ended(delivery);
-            if let Some(next) = next {
-                lane.lies_on_disk(next);
+            if let Some((part, due)) = next {
+                lane.lies_on_disk(part, due);
             }
             self.settle(delivery.endpoint, now);
         }

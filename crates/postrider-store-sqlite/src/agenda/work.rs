@@ -3,10 +3,35 @@
 use bytes::Bytes;
 use postrider_model::{
     delivery::{DeliveryId, Trigger},
-    id::EndpointId,
+    id::{ApplicationId, EndpointId},
     time::Timestamp,
 };
 use postrider_store::{deliveries::Lease, endpoints::AppScope};
+
+/// A part of a lane: retries do not keep first attempts waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Part {
+    /// Nothing was attempted yet.
+    First,
+    /// Something was.
+    Retries,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 2] = [Self::First, Self::Retries];
+
+    /// That of a delivery with so many attempts.
+    pub(crate) fn of(attempts: u32) -> Self {
+        if attempts == 0 { Self::First } else { Self::Retries }
+    }
+
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::First => Self::Retries,
+            Self::Retries => Self::First,
+        }
+    }
+}
 
 /// A delivery with everything that an attempt needs.
 #[derive(Debug, Clone)]
@@ -31,25 +56,44 @@ impl Handed {
         size_of::<Self>() + self.payload_bytes()
     }
 
+    pub(crate) fn part(&self) -> Part {
+        Part::of(self.attempts)
+    }
+
     pub(crate) fn payload_bytes(&self) -> usize {
         self.payload.as_ref().map_or(0, Bytes::len)
     }
 }
 
-/// A lane to be read from the database.
+/// Pending deliveries of one part of a lane that lie in the database.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnDisk {
+    pub(crate) application: ApplicationId,
+    pub(crate) endpoint: EndpointId,
+    pub(crate) part: Part,
+    /// The endpoint is disabled.
+    pub(crate) held: bool,
+    /// When the earliest is due.
+    pub(crate) due: Timestamp,
+    pub(crate) count: u64,
+}
+
+/// A part of a lane to be read from the database.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) endpoint: EndpointId,
+    pub(crate) part: Part,
     /// Deliveries of use.
     pub(crate) most: usize,
     /// These are under a lease.
     pub(crate) leased: Vec<DeliveryId>,
 }
 
-/// What a lane's reading found: due deliveries without those leased, and when the next one is due that was not read.
+/// What a reading found: due deliveries without those leased, and when the next one is due that was not read.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) endpoint: EndpointId,
+    pub(crate) part: Part,
     pub(crate) deliveries: Vec<Handed>,
     pub(crate) next: Option<Timestamp>,
 }
@@ -60,7 +104,7 @@ pub(crate) struct Taken {
     pub(crate) deliveries: Vec<(Lease, Handed)>,
     /// Past their deadline or without a payload: leased too, to be settled without an attempt.
     pub(crate) dead: Vec<(Lease, Handed)>,
-    /// Lanes to read; each is answered once.
+    /// What to read; each is answered once.
     pub(crate) wanted: Vec<Wanted>,
     /// Lanes are being read, these or others: what they have due is not known yet.
     pub(crate) reads: bool,

@@ -173,6 +173,49 @@ pub async fn an_application_has_its_share_however_many_endpoints_another_has(sto
     }
 }
 
+/// ISO: a fresh message of an endpoint with many due retries is among the next two of it, and the other way round.
+pub async fn first_attempts_and_retries_of_an_endpoint_take_turns(store: &dyn Store) {
+    let scope = application(store).await;
+    endpoint(store, &scope).await;
+    store.accept(vec![message(&scope); 60]).await;
+    settle(store, RETRY).await;
+    store.clock().advance(MINUTE);
+    let fresh = publish(store, message(&scope)).await;
+    let claimed = claim_up_to(store, 2).await;
+    assert_eq!(claimed.iter().filter(|item| item.lease.delivery.message == fresh.id).count(), 1);
+    store.accept(vec![message(&scope); 60]).await;
+    let claimed = claim_up_to(store, 20).await;
+    let first = claimed.iter().filter(|item| item.number == 1).count();
+    assert!((8..=12).contains(&first), "{first} of 20 are first attempts");
+    assert_eq!(claim(store).await.len(), 60 + 61 - 22, "none is forgotten");
+}
+
+/// What lies behind a backlog of first attempts in a backend's memory or on its disk is found all the same.
+pub async fn a_long_backlog_of_both_kinds_is_worked_off_completely(store: &dyn Store) {
+    let scope = application(store).await;
+    let endpoint_id = endpoint(store, &scope).await;
+    for _ in 0..3 {
+        store.accept(vec![message(&scope); 200]).await;
+        settle(store, RETRY).await;
+        store.accept(vec![message(&scope); 200]).await;
+    }
+    store.clock().advance(MINUTE);
+    let (mut first, mut retries) = (0, 0);
+    loop {
+        let claimed = claim_up_to(store, 70).await;
+        if claimed.is_empty() {
+            break;
+        }
+        for item in claimed {
+            assert_eq!(item.lease.delivery.endpoint, endpoint_id);
+            *(if item.number == 1 { &mut first } else { &mut retries }) += 1;
+            record(store, &item, NextStep::Delivered).await;
+        }
+    }
+    assert_eq!((first, retries), (200, 1000));
+    assert_eq!(store.backlog().await.unwrap().pending, 0);
+}
+
 pub async fn a_disabled_endpoint_holds_its_deliveries_until_it_is_enabled(store: &dyn Store) {
     let scope = application(store).await;
     let endpoint_id = endpoint(store, &scope).await;

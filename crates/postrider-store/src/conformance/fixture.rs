@@ -196,14 +196,19 @@ pub(super) async fn claim_with(store: &dyn Store, total: usize, per_endpoint: us
     store.claim(&Room { total, per_endpoint, ..Room::default() }).await.unwrap()
 }
 
-/// Everything that is due: a single claim may leave some.
+/// Everything that is due.
 pub(super) async fn claim(store: &dyn Store) -> Vec<ClaimedDelivery> {
+    claim_up_to(store, PLENTY).await
+}
+
+/// So many of what is due: a single claim may bring less than there is.
+pub(super) async fn claim_up_to(store: &dyn Store, total: usize) -> Vec<ClaimedDelivery> {
     let mut all = Vec::new();
     loop {
-        let Claimed { deliveries, next_due } = claim_with(store, PLENTY, PLENTY).await;
+        let Claimed { deliveries, next_due } = claim_with(store, total - all.len(), PLENTY).await;
         let through = deliveries.is_empty() || next_due.is_none_or(|due| due > store.clock().now());
         all.extend(deliveries);
-        if through {
+        if through || all.len() == total {
             return all;
         }
     }

@@ -96,6 +96,8 @@ macro_rules! conformance_suite {
                 a_claim_is_fair_over_endpoints
                 two_long_backlogs_share_a_small_room
                 an_application_has_its_share_however_many_endpoints_another_has
+                first_attempts_and_retries_of_an_endpoint_take_turns
+                a_long_backlog_of_both_kinds_is_worked_off_completely
                 a_disabled_endpoint_holds_its_deliveries_until_it_is_enabled
                 a_released_delivery_is_due_as_before
                 the_backlog_counts_what_is_pending
