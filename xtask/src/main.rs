@@ -7,7 +7,8 @@
 //! - `tally`: reads results from the output of test runners;
 //! - `tidy`: the map is tested: documents, crate edges, file heads, generated references, licences;
 //! - `reference`: writes the generated references;
-//! - `rig`: breaks a running server on purpose (the rigs themselves are a program of `postrider-bench`);
+//! - `rig`: breaks a running server or its disk on purpose (the rigs themselves are programs of `postrider-bench` and
+//!   `postrider-testing`);
 //! - `process`: child processes.
 
 mod process;
@@ -39,7 +40,8 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
-    /// Break a running server on purpose and check what it promises: `rig kill --cycles 50 --seed 1`
+    /// Break a running server, or its disk, on purpose and check what it promises: `rig kill --cycles 50 --seed 1`,
+    /// `rig power --seeds 500`; `--release` builds it as it is shipped
     Rig {
         /// Which rig, and its options
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
     let root = root();
     let result = match Cli::parse().command {
         Command::Test { only } => test::run(&root, only.as_deref()),
-        Command::Rig { arguments } => rig::run(&root, &arguments),
+        Command::Rig { arguments } => rig::run(&root, &arguments).map(|held| held.unwrap_or(true)),
         Command::Tidy => tidy::run(&root),
         Command::Openapi => [reference::OPENAPI, reference::API]
             .iter()

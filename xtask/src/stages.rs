@@ -42,9 +42,12 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
             run: Box::new(move |root| client(root, &suite)),
         });
     }
-    // A few cycles only; fifty are `cargo xtask rig kill`.
+    // Short forms; the full ones are in docs/reliability.md.
     stages.push(stage("kill", "kill -9 in the middle of load: nothing accepted is lost", |root| {
-        rig::run(root, &["kill", "--cycles", "5"]).map(Tally::one)
+        rig::stage(root, &["kill", "--cycles", "5"])
+    }));
+    stages.push(stage("power", "power cuts on a simulated disk: nothing answered is lost", |root| {
+        rig::stage(root, &["power", "--seeds", "100"])
     }));
     stages
 }

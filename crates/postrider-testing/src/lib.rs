@@ -6,7 +6,8 @@
 //! - [`Receiver`]: a customer's endpoint that follows a [`Reply`] script and records what it got, spelling included;
 //! - [`StubDns`]: names that lead where the test says;
 //! - [`TestClock`]: moves the server's clock through every due time on the way;
-//! - [`Attempts`]: the history of a message, oldest first.
+//! - [`Attempts`]: the history of a message, oldest first;
+//! - [`disk`]: a disk that loses its power, or reports errors; [`power`]: the rig that runs the store on it.
 //!
 //! ```no_run
 //! # use postrider_testing::{TestServer, hours};
@@ -25,21 +26,38 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test helper fails by panicking")]
 
+#[cfg(feature = "server")]
 mod attempts;
+#[cfg(feature = "server")]
 mod certificate;
+#[cfg(feature = "server")]
 mod client;
+#[cfg(feature = "server")]
 mod clock;
+pub mod disk;
+#[cfg(feature = "server")]
 mod dns;
+pub mod power;
+#[cfg(feature = "server")]
 mod receiver;
+#[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "server")]
 mod wire;
 
+#[cfg(feature = "server")]
 pub use attempts::{Attempts, MessageRef};
+#[cfg(feature = "server")]
 pub use certificate::Certificate;
+#[cfg(feature = "server")]
 pub use client::{Answer, Client};
+#[cfg(feature = "server")]
 pub use clock::TestClock;
+#[cfg(feature = "server")]
 pub use dns::StubDns;
+#[cfg(feature = "server")]
 pub use receiver::{Received, Receiver, Reply};
+#[cfg(feature = "server")]
 pub use server::{App, Endpoint, TestServer};
 
 use std::time::Duration;
