@@ -42,7 +42,7 @@ async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
     let mut random = StdRng::seed_from_u64(options.seed);
     let receiver = receiver::start(&ledger).await?;
     let mut node = home.start().await?;
-    let path = set_up(&node, receiver, options.endpoints).await?;
+    let (path, endpoints) = set_up(&node, receiver, options.endpoints).await?;
     let mut restarts = Vec::new();
     let mut in_flight = 0;
     for life in 0..options.cycles {
@@ -64,7 +64,8 @@ async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
         drop(load);
         // What the server had sent is read before the next life begins, so that it counts for this one.
         sleep(Duration::from_millis(50)).await;
-        in_flight = ledger.book().die();
+        let begun = home.begun(&endpoints)?;
+        in_flight = ledger.book().die(begun);
         let owed = ledger.book().owed.len();
         eprint!("\rended {} of {} times, {owed} deliveries owed ", life + 1, options.cycles);
         ledger.book().life = life + 1;
@@ -91,16 +92,17 @@ fn restart(ledger: &Ledger, node: &Node, life: u32, in_flight: usize) -> Restart
     }
 }
 
-/// Creates an application and its endpoints; returns the path to publish to.
-async fn set_up(node: &Node, receiver: std::net::SocketAddr, endpoints: u8) -> Result<String> {
+/// Creates an application and its endpoints; returns the path to publish to, and the ids of the endpoints.
+async fn set_up(node: &Node, receiver: std::net::SocketAddr, endpoints: u8) -> Result<(String, Vec<String>)> {
     let access = &node.access;
     let mut connection = Connection::open(access.address).await?;
     let app = access.create(&mut connection, "/api/v1/app", r#"{"name":"rig"}"#.to_owned()).await?;
+    let mut ids = Vec::new();
     for number in 0..endpoints {
         let endpoint = format!(r#"{{"url":"http://{receiver}/endpoint/{number}"}}"#);
-        access.create(&mut connection, &format!("/api/v1/app/{app}/endpoint"), endpoint).await?;
+        ids.push(access.create(&mut connection, &format!("/api/v1/app/{app}/endpoint"), endpoint).await?);
     }
-    Ok(format!("/api/v1/app/{app}/msg"))
+    Ok((format!("/api/v1/app/{app}/msg"), ids))
 }
 
 /// Waits for a message of an earlier life, if one is owed, and for all that the last kill cut off, as long as that may

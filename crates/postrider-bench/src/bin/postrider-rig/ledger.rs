@@ -35,7 +35,7 @@ pub(crate) struct Book {
     pub(crate) first_redelivery: BTreeMap<u32, Instant>,
     /// Requests that arrived and were not answered yet.
     open: HashSet<(u8, String)>,
-    /// How often the server died while a request of this delivery was open.
+    /// How often the server died during an attempt of this delivery.
     deaths: HashMap<(u8, String), u32>,
     /// Deliveries that the last death cut off for their first time, and that have not arrived again.
     awaited: HashSet<(u8, String)>,
@@ -109,19 +109,17 @@ impl Book {
         self.open.remove(&(endpoint, id.to_owned()));
     }
 
-    /// The server died: what it had open must arrive again. Returns how many deliveries that are.
+    /// The server died: what it had open must arrive again. `begun` are the attempts that it had noted as begun, which is
+    /// more: some requests had not arrived yet. Returns how many deliveries are awaited.
     ///
     /// Only those of a first death count: after the second one a delivery is suspect and runs alone among its kind, after
     /// the third it is quarantined.
-    pub(crate) fn die(&mut self) -> usize {
-        self.awaited.clear();
-        for delivery in self.open.drain() {
-            let deaths = self.deaths.entry(delivery.clone()).or_default();
-            *deaths += 1;
-            if *deaths == 1 {
-                self.awaited.insert(delivery);
-            }
+    pub(crate) fn die(&mut self, begun: Vec<(u8, String)>) -> usize {
+        for delivery in begun {
+            *self.deaths.entry(delivery).or_default() += 1;
         }
+        let open = std::mem::take(&mut self.open);
+        self.awaited = open.into_iter().filter(|delivery| self.deaths.get(delivery) == Some(&1)).collect();
         self.awaited.len()
     }
 
@@ -150,12 +148,15 @@ mod tests {
             book.arrive(0, id.to_owned(), message, Instant::now());
         }
         book.answer(0, "c");
-        assert_eq!(book.die(), 2, "c was answered");
+        let begun = || ["a", "b", "c", "d"].map(|id| (0, id.to_owned())).to_vec();
+        assert_eq!(book.die(begun()), 2, "c was answered, d has not arrived");
         book.life = 1;
         book.arrive(0, "a".to_owned(), messages[0], Instant::now());
         assert!(book.awaits_redelivery() && book.all_redelivered.is_empty());
         book.arrive(0, "b".to_owned(), messages[1], Instant::now());
         assert!(!book.awaits_redelivery() && book.all_redelivered.contains_key(&1));
-        assert_eq!(book.die(), 0, "at the second death they are suspects");
+        let fourth = book.publish();
+        book.arrive(0, "d".to_owned(), fourth, Instant::now());
+        assert_eq!(book.die(begun()), 0, "at the second death they are suspects");
     }
 }

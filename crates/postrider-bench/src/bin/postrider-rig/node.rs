@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::Full;
+use postrider_model::id::{EndpointId, Ksuid, MessageId};
 use std::{
     fs::{self, File},
     net::SocketAddr,
@@ -19,6 +20,9 @@ use tokio::{
 
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(40);
+/// Bytes of a slot in the store's file of attempts that have begun: a checksum, or zeros when it is free, then the ids of
+/// message and endpoint, then what the rig does not need.
+const SLOT: usize = 512;
 const POLL: Duration = Duration::from_millis(2);
 
 /// Where the server lives between its lives.
@@ -80,6 +84,22 @@ impl Home {
 
     pub(crate) fn log(&self) -> PathBuf {
         self.data.join("server.log")
+    }
+
+    /// The attempts that had begun when the server died, as its store noted them: number of the endpoint in `endpoints`,
+    /// and message.
+    pub(crate) fn begun(&self, endpoints: &[String]) -> Result<Vec<(u8, String)>> {
+        let bytes = fs::read(self.data.join("in_flight")).context("the file of attempts that have begun")?;
+        let mut begun = Vec::new();
+        for slot in bytes.chunks_exact(SLOT).filter(|slot| slot[..4] != [0; 4]) {
+            let id = |from| Ok::<_, anyhow::Error>(Ksuid::from_bytes(slot[from..from + 20].try_into()?));
+            let (message, endpoint) = (MessageId::new(id(4)?), EndpointId::new(id(24)?).to_string());
+            let number = endpoints.iter().position(|id| *id == endpoint);
+            let number =
+                number.context("the file of attempts that have begun has another form than the rig knows")?;
+            begun.push((u8::try_from(number)?, message.to_string()));
+        }
+        Ok(begun)
     }
 }
 
