@@ -15,6 +15,11 @@ pub fn raise_file_limit() {
     }
 }
 
+/// Files that the process may have open; `None` when there is no limit.
+pub fn file_limit() -> Option<usize> {
+    getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok())
+}
+
 /// No core dumps, and on Linux no reading of this process by others of the same user: opened credentials are in its
 /// memory.
 pub fn seal_memory() {

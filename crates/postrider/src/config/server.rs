@@ -31,9 +31,11 @@ pub struct Server {
     /// Seconds that a connection may rest between requests, or leave an answer unread, before it is closed (1 to 3600).
     /// Longer than a load balancer in front keeps it (AWS: 60), else that sends requests into closed connections.
     pub idle_seconds: u64,
-    /// Connections to the API that may be open at one time; further ones wait.
+    /// Connections to the API that may be open at one time, at most half of the files that the process may open; further
+    /// ones are told so with 503 and closed.
     pub connections: usize,
-    /// Connections that one address may have open at one time, trusted proxies aside; further ones are closed at once.
+    /// Connections that one address may have open at one time, trusted proxies aside; further ones are told so with 429
+    /// and closed.
     pub connections_per_address: usize,
     /// Seconds that requests may take to finish after SIGTERM before they are cut off. Attempts that run have
     /// `delivery.total_deadline_ms` and three seconds.

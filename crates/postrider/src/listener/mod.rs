@@ -4,14 +4,16 @@
 //! What it does not do: routes. They are `postrider-api`'s.
 
 mod body;
+mod full;
 mod patience;
 mod places;
 pub mod proxies;
 mod refusals;
 pub mod tls;
 
-use crate::{config::Server, failure::Failure};
+use crate::{config::Server, failure::Failure, process};
 use axum::{Router, body::Body};
+use full::{Because, Full};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
@@ -33,7 +35,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,6 +45,8 @@ use tower::ServiceExt as _;
 const HEAD_BYTES: usize = 16 * 1024;
 /// Most header fields of a request.
 const HEAD_FIELDS: usize = 100;
+/// What a connection reads at once, and so keeps while it rests: hyper would go up to 400 KiB after a large body.
+const READ_BYTES: usize = 64 * 1024;
 /// Connections that wait to be accepted; the system may allow fewer. One too many is dropped by the system and comes back a
 /// second later, which a burst of clients should not see: the usual 128 are there within a few milliseconds.
 const BACKLOG: u32 = 4096;
@@ -113,7 +117,7 @@ impl Listener {
         Ok(Self {
             socket,
             address,
-            connections: Arc::new(Semaphore::new(settings.connections.clamp(1, Semaphore::MAX_PERMITS))),
+            connections: Arc::new(Semaphore::new(places(settings.connections))),
             shared: Arc::new(Shared {
                 tls: transport.tls,
                 only_proxies: transport.only_proxies,
@@ -145,34 +149,40 @@ impl Listener {
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let tracker = TaskTracker::new();
+        let full = Full::new();
         loop {
-            let permit = tokio::select! {
+            let seat = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
-                permit = Arc::clone(&self.connections).acquire_owned() => permit,
+                permit = Arc::clone(&self.connections).acquire_owned() => Seat::Place(permit.ok()),
+                room = full.room() => Seat::ToBeTold(room),
             };
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = self.socket.accept() => accepted,
             };
-            match accepted {
-                Ok((stream, peer)) => {
-                    let Some(place) = self.shared.admit(peer.ip()) else { continue };
-                    let connection = connection(
-                        stream,
-                        peer,
-                        Arc::clone(&self.shared),
-                        router.clone(),
-                        graceful.watcher(),
-                    );
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            match self.seat(peer.ip(), seat, &full) {
+                Seated::Served(permit, place) => {
+                    let shared = Arc::clone(&self.shared);
+                    let connection = connection(stream, peer, shared, router.clone(), graceful.watcher());
                     tracker.spawn(async move {
                         connection.await;
                         drop((permit, place));
                     });
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                Seated::Told(because, room) => {
+                    tracing::debug!(%peer, ?because, "no place for a connection");
+                    drop(tracker.spawn(full::tell(stream, because, self.shared.tls.is_none(), room)));
                 }
+                Seated::Closed => {}
             }
         }
         drop(self.socket);
@@ -180,6 +190,33 @@ impl Listener {
         graceful.shutdown().await;
         tracker.wait().await;
     }
+}
+
+/// What the next connection can have.
+enum Seat {
+    Place(Option<OwnedSemaphorePermit>),
+    ToBeTold(Option<OwnedSemaphorePermit>),
+}
+
+/// What an accepted connection gets.
+enum Seated {
+    Served(OwnedSemaphorePermit, Place),
+    Told(Because, OwnedSemaphorePermit),
+    Closed,
+}
+
+/// Places for connections: half of the files that the process may open at most, since deliveries need some too.
+fn places(wanted: usize) -> usize {
+    let files = process::file_limit().unwrap_or(usize::MAX);
+    let most = (files / 2).clamp(1, Semaphore::MAX_PERMITS);
+    if wanted > most {
+        tracing::warn!(
+            most,
+            files,
+            "`server.connections` is more than half of the files that this process may open; the half counts"
+        );
+    }
+    wanted.clamp(1, most)
 }
 
 /// The socket, bound and listening.
@@ -191,22 +228,43 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+impl Listener {
+    /// A place for a connection that was accepted, or what it is told instead.
+    fn seat(&self, peer: IpAddr, seat: Seat, full: &Full) -> Seated {
+        if !self.shared.may_connect(peer) {
+            return Seated::Closed;
+        }
+        let (permit, room) = match seat {
+            Seat::Place(permit) => (permit, None),
+            // One may have become free since.
+            Seat::ToBeTold(room) => (Arc::clone(&self.connections).try_acquire_owned().ok(), room),
+        };
+        let because = match permit.map(|permit| (permit, self.shared.place(peer))) {
+            Some((permit, Some(place))) => return Seated::Served(permit, place),
+            Some((_, None)) => Because::Address,
+            None => Because::All,
+        };
+        room.or_else(|| full.room_now()).map_or(Seated::Closed, |room| Seated::Told(because, room))
+    }
+}
+
 impl Shared {
-    /// A place for a connection, or `None`: it is closed at once. Proxies speak for many and are not counted.
-    fn admit(&self, peer: IpAddr) -> Option<Place> {
-        let proxy = self.proxies.iter().any(|network| network.contains(peer));
-        if self.only_proxies && !proxy && !peer.to_canonical().is_loopback() {
+    /// Plain HTTP beyond this machine is for proxies only.
+    fn may_connect(&self, peer: IpAddr) -> bool {
+        let may = !self.only_proxies || self.is_proxy(peer) || peer.to_canonical().is_loopback();
+        if !may {
             tracing::debug!(%peer, "neither a trusted proxy nor this machine, and without TLS");
-            return None;
         }
-        if proxy {
-            return Some(Place::uncounted());
-        }
-        let place = self.places.take(peer);
-        if place.is_none() {
-            tracing::debug!(%peer, "too many connections of this address");
-        }
-        place
+        may
+    }
+
+    /// A place among those of its address. Proxies speak for many and are not counted.
+    fn place(&self, peer: IpAddr) -> Option<Place> {
+        if self.is_proxy(peer) { Some(Place::uncounted()) } else { self.places.take(peer) }
+    }
+
+    fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(peer))
     }
 }
 
@@ -251,6 +309,7 @@ async fn requests(
         .header_read_timeout(None)
         .max_headers(HEAD_FIELDS)
         .max_header_size(HEAD_BYTES)
+        .max_buf_size(READ_BYTES)
         .serve_connection(TokioIo::new(Told::new(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         // Clients that break off, time out or do not speak HTTP: theirs to fix, ours only to see when debugging.
@@ -289,7 +348,7 @@ mod tests {
     #[test]
     fn plain_http_beyond_this_machine_is_for_the_named_proxies_only() {
         let behind = shared("0.0.0.0:8071", &["10.0.0.0/8"]);
-        let admitted = |shared: &Shared, peer: &str| shared.admit(peer.parse().unwrap()).is_some();
+        let admitted = |shared: &Shared, peer: &str| shared.may_connect(peer.parse().unwrap());
         assert!(admitted(&behind, "10.1.2.3") && admitted(&behind, "127.0.0.1"));
         assert!(!admitted(&behind, "192.0.2.1"));
         let local = shared("127.0.0.1:8071", &[]);

@@ -18,6 +18,7 @@ mod history;
 mod isolating;
 mod oauth;
 mod operating;
+mod overload;
 mod process;
 mod requests;
 mod retention;

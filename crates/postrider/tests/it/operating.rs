@@ -361,6 +361,10 @@ async fn metrics_have_the_promised_names_and_no_labels_of_users() {
         "postrider_delivery_lag_seconds_bucket",
         "postrider_deliveries_pending",
         "postrider_oldest_due_seconds",
+        "postrider_publishes_running",
+        "postrider_publishes_waiting",
+        "postrider_publish_body_bytes",
+        "postrider_requests_refused_total",
         "postrider_store_commit_duration_seconds_bucket",
         "postrider_engine_panics_total",
         "postrider_retention_last_success_timestamp_seconds",
@@ -370,6 +374,6 @@ async fn metrics_have_the_promised_names_and_no_labels_of_users() {
     }
     for label in page.lines().filter_map(|line| line.split_once('{')).flat_map(|(_, rest)| rest.split(',')) {
         let name = label.split('=').next().unwrap();
-        assert!(["le", "outcome", "kind"].contains(&name), "{label}");
+        assert!(["le", "outcome", "kind", "reason"].contains(&name), "{label}");
     }
 }
