@@ -1,5 +1,6 @@
 //! What the API asks of the engine and of the binary, wired there: they do not know each other.
 
+use postrider_model::{breaker::Breaker, id::EndpointId, time::Timestamp};
 use std::time::Duration;
 
 /// Live state of the engine of this node.
@@ -11,10 +12,26 @@ pub struct Live {
     pub since_last_round: Option<Duration>,
 }
 
-/// Live state, for `health`.
+/// How the engine of this node treats an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its circuit breaker.
+    pub breaker: Breaker,
+    /// Deliveries of it that may run at the same time.
+    pub places: usize,
+    /// Since when its rate limit has held deliveries back.
+    pub throttled_since: Option<Timestamp>,
+}
+
+/// Live state of the engine of this node.
 pub trait Pulse: Send + Sync + 'static {
     /// The state now.
     fn live(&self) -> Live;
+
+    /// How an endpoint is treated now; `None` on a node that delivers nothing.
+    fn standing(&self, _endpoint: EndpointId) -> Option<Standing> {
+        None
+    }
 }
 
 /// The metrics of this node, for `/metrics`.

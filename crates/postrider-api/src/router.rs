@@ -17,6 +17,7 @@ pub fn operations() -> OpenApiRouter<ApiState> {
         .merge(configuration())
         .merge(publishing())
         .merge(history())
+        .merge(standing())
         .merge(operating())
         .merge(not_built())
 }
@@ -85,6 +86,11 @@ fn history() -> OpenApiRouter<ApiState> {
         .routes(routes!(v1::destinations::resend))
         .routes(routes!(v1::stats::get))
         .routes(routes!(v1::stats::attempts))
+}
+
+/// How endpoints are treated at present.
+fn standing() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default().routes(routes!(v1::breaker::get)).routes(routes!(v1::throttle::get))
 }
 
 /// For operators.

@@ -5,6 +5,7 @@
 pub mod applications;
 pub(crate) mod attempt_out;
 pub(crate) mod attempts;
+pub(crate) mod breaker;
 pub(crate) mod credentials;
 pub(crate) mod destinations;
 pub mod endpoint_in;
@@ -29,4 +30,5 @@ pub(crate) mod spelling;
 pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod test_send;
+pub(crate) mod throttle;
 pub mod whoami;

@@ -13,6 +13,7 @@ use crate::{
 use axum::Router;
 use postrider_api::{ApiState, ports};
 use postrider_engine::Engine;
+use postrider_model::id::EndpointId;
 use postrider_outbound::{Outbound, resolver::Resolve};
 use postrider_store::Store;
 use postrider_store_sqlite::SqliteStore;
@@ -59,6 +60,11 @@ impl ports::Pulse for Pulse {
     fn live(&self) -> ports::Live {
         let live = self.0.live();
         ports::Live { in_flight: live.in_flight, since_last_round: live.since_last_round }
+    }
+
+    fn standing(&self, endpoint: EndpointId) -> Option<ports::Standing> {
+        let postrider_engine::Standing { breaker, places, throttled_since } = self.0.standing(endpoint);
+        Some(ports::Standing { breaker, places, throttled_since })
     }
 }
 

@@ -22,11 +22,10 @@ const PATHS: &[&str] = &[
     "/api/v1/app/{app_id}/msg/expunge-all-contents",
     "/api/v1/background-task",
     "/api/v1/background-task/{task_id}",
-    // Client certificates, own authorities, rate limits, transformations.
+    // Client certificates, own authorities, transformations.
     "/api/v1/app/{app_id}/endpoint/{endpoint_id}/mtls",
     "/api/v1/app/{app_id}/endpoint/{endpoint_id}/mtls-config",
     "/api/v1/app/{app_id}/endpoint/{endpoint_id}/ca",
-    "/api/v1/app/{app_id}/endpoint/{endpoint_id}/rate-limit-status",
     "/api/v1/app/{app_id}/endpoint/{endpoint_id}/transformation",
     "/api/v1/app/{app_id}/endpoint/{endpoint_id}/transformation/simulate",
     // Details and numbers for dashboards.

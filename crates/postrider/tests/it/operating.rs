@@ -366,6 +366,8 @@ async fn metrics_have_the_promised_names_and_no_labels_of_users() {
         "postrider_publish_body_bytes",
         "postrider_requests_refused_total",
         "postrider_store_commit_duration_seconds_bucket",
+        "postrider_breakers",
+        "postrider_throttled_total",
         "postrider_engine_panics_total",
         "postrider_retention_last_success_timestamp_seconds",
     ] {
