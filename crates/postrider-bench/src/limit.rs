@@ -1,10 +1,7 @@
 //! The yardstick: what this machine does when nothing is stored. Each client signs a fresh 1 KiB request and posts it to a
 //! receiver that answers 200; hyper on both sides.
 
-use crate::{
-    Settings,
-    connection::{self, Connection},
-};
+use crate::connection::{self, Connection};
 use anyhow::Result;
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -14,9 +11,12 @@ use postrider_model::{
     signature::{self, SigningSecret},
     time::Timestamp,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 pub(crate) const PAYLOAD_BYTES: usize = 1024;
 
 /// Deliveries per second.
-pub(crate) async fn measure(settings: &Settings) -> Result<f64> {
+pub(crate) async fn measure(connections: usize, duration: Duration) -> Result<f64> {
     let address = connection::serve(|request: Request<hyper::body::Incoming>| async {
         let _ = request.into_body().collect().await;
         Response::new(Full::default())
@@ -32,10 +32,9 @@ pub(crate) async fn measure(settings: &Settings) -> Result<f64> {
     .await?;
     let delivered = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
-    let until = started + settings.duration;
-    let clients: Vec<_> = (0..settings.connections)
-        .map(|_| tokio::spawn(client(address, until, Arc::clone(&delivered))))
-        .collect();
+    let until = started + duration;
+    let clients: Vec<_> =
+        (0..connections).map(|_| tokio::spawn(client(address, until, Arc::clone(&delivered)))).collect();
     for client in clients {
         client.await??;
     }

@@ -1,98 +1,104 @@
-//! Measures Postrider: publisher, server and receiver on one machine, beside the raw limit of the same run.
+//! Measures Postrider, or another server with the same HTTP API: publisher, server and receiver on one machine, beside the
+//! raw limit of the same run.
 //!
 //! The cast:
-//! - `limit`: the yardstick, signed deliveries from a client to a receiver without any storage;
-//! - `server`: a real `postrider serve --dev` process on a temporary database; `api`: what is set up there;
+//! - `settings`: the command line; `scenarios`: what is run;
+//! - `limit`: the yardstick, signed deliveries from a client to a receiver without any storage, over `connection`s with
+//!   hyper on both sides;
+//! - `world`: what a scenario runs on: a `server` (a process of our own, or a running one), what is set up there through its
+//!   `api`, and a receiver;
 //! - `publisher`: publishes `message`s, in a closed loop (as fast as answers come) or an open one (at the `pace` of a
 //!   schedule);
 //! - `receiver`: answers as told and notes when each message arrived;
-//! - `wire`: HTTP/1.1 as publisher and receiver need it; `connection`: the one of the limit, with hyper on both sides;
-//! - `usage`: what processes and threads cost;
-//! - `scenarios`, `report`: what is run, and how its figures are written.
+//! - `wire`: HTTP/1.1 as publisher and receiver need it, which is little: they share the machine with the server;
+//! - `usage`: what processes and threads cost; `watch`: the same over time; `machine`: what it all runs on;
+//! - `figures`, `reach`: values of pairs, medians, ratios, floors and goals; `report`, `plot`: how they are written.
 //!
-//! Figures of a noisy machine mean little by themselves: read the ratios to the limit of the same run.
+//! Figures of a noisy machine mean little by themselves: read the ratios of the same run.
 
 mod api;
 mod connection;
+mod figures;
 mod limit;
+mod machine;
 mod message;
 mod pace;
+mod plot;
+mod progress;
 mod publisher;
+mod reach;
 mod receiver;
 mod report;
 mod scenarios;
 mod server;
+mod settings;
 mod usage;
+mod watch;
 mod wire;
+mod world;
 
-use clap::{Parser, Subcommand};
-use server::Launch;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use anyhow::{Context, Result};
+use clap::Parser;
+use report::Report;
+use settings::{Arguments, Settings};
+use std::{fs, path::PathBuf, process::ExitCode};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
 
-/// Measures Postrider on this machine.
-#[derive(Debug, Parser)]
-#[command(name = "postrider-bench", version)]
-struct Arguments {
-    /// What to measure.
-    #[command(subcommand)]
-    scenario: Scenario,
-    /// Seconds that each measurement lasts.
-    #[arg(long, default_value_t = 10, global = true)]
-    seconds: u64,
-    /// Interleaved repetitions of each measurement; medians are reported.
-    #[arg(long, default_value_t = 5, global = true)]
-    pairs: usize,
-    /// Concurrent connections of the publisher and of the limit.
-    #[arg(long, default_value_t = 64, global = true)]
-    connections: usize,
-    /// The server's binary; by default the one beside this program.
-    #[arg(long, global = true)]
-    server: Option<PathBuf>,
-    /// Writes the figures as JSON to this file too.
-    #[arg(long, global = true)]
-    json: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, Subcommand)]
-enum Scenario {
-    /// Everything below.
-    All,
-    /// Signed 1 KiB deliveries without storage, hyper on both sides: the yardstick.
-    Limit,
-    /// One endpoint, closed loop: messages per second accepted and delivered.
-    Steady,
-    /// One endpoint, open loop at half of the steady rate: end-to-end latency.
-    Latency,
-}
-
-/// Settings of one run.
-#[derive(Debug, Clone)]
-struct Settings {
-    duration: Duration,
-    pairs: usize,
-    connections: usize,
-    launch: Launch,
-    receive: SocketAddr,
-}
-
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let server = match arguments.server {
-        Some(path) => path,
-        None => std::env::current_exe()?.with_file_name("postrider"),
-    };
-    let settings = Settings {
-        duration: Duration::from_secs(arguments.seconds.max(1)),
-        pairs: arguments.pairs.max(1),
-        connections: arguments.connections.max(1),
-        launch: Launch::Binary { path: server, arguments: Vec::new(), scratch: None },
-        receive: SocketAddr::from(([127, 0, 0, 1], 0)),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let figures = runtime.block_on(scenarios::run(arguments.scenario, &settings))?;
-    print!("{}", report::markdown(&figures));
-    if let Some(path) = arguments.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&figures)?)?;
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("postrider-bench: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    Ok(())
+}
+
+/// `false` when something could not be measured.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let settings = Settings::new(arguments)?;
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut report = Report::new(&settings)?;
+    let started = Instant::now();
+    report.scenarios = runtime.block_on(async {
+        let (mut interrupted, mut terminated) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // Dropping the run ends its servers and removes their databases.
+        tokio::select! {
+            scenarios = scenarios::run(&arguments.command, &settings) => anyhow::Ok(scenarios),
+            _ = interrupted.recv() => Err(anyhow::anyhow!("interrupted; nothing was written")),
+            _ = terminated.recv() => Err(anyhow::anyhow!("terminated; nothing was written")),
+        }
+    })?;
+    report.seconds = started.elapsed().as_secs_f64();
+    let out = match &arguments.options.out {
+        Some(folder) => folder.clone(),
+        None => PathBuf::from(jiff::Timestamp::now().strftime("target/bench/%Y%m%d-%H%M%SZ").to_string()),
+    };
+    report.write(&out)?;
+    print!("{}", report.markdown());
+    eprintln!("report, figures and plots: {}", out.display());
+    for (file, text) in [
+        (&arguments.options.json, report.json()?),
+        (&arguments.options.report, report.markdown().into_bytes()),
+    ] {
+        if let Some(file) = file {
+            fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+        }
+    }
+    Ok(report.scenarios.iter().all(|scenario| scenario.error.is_none()))
+}
+
+/// Thousands of connections need as many files: up to what the system lets us. Servers that we start inherit it.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Scenarios of usual sizes work without; a larger one says what it ran out of.
+    let _ = setrlimit(Resource::Nofile, limit);
 }

@@ -87,10 +87,9 @@ impl Ticker {
             let mut ready = self.timer.readable().await?;
             let mut count = [0_u8; 8];
             let read = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut count)?));
-            match read {
-                Ok(read) => return read.map(|_| ()).context("a timer"),
-                // It was not ready after all.
-                Err(_) => {}
+            // Else it was not ready after all.
+            if let Ok(read) = read {
+                return read.map(|_| ()).context("a timer");
             }
         }
     }

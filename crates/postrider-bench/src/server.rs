@@ -1,10 +1,15 @@
 //! The server that is measured: a process of our own on a temporary database, or one that somebody else runs.
 
-use crate::usage::{self, Usage};
+use crate::{
+    api::Api,
+    usage::{self, Usage},
+};
 use anyhow::{Context, Result, bail};
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     net::{SocketAddr, ToSocketAddrs},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -46,10 +51,19 @@ impl Access {
 /// How servers are started.
 #[derive(Debug, Clone)]
 pub(crate) enum Launch {
-    /// `postrider serve --dev` with further arguments, on a new directory in `scratch`.
-    Binary { path: PathBuf, arguments: Vec<String>, scratch: Option<PathBuf> },
+    /// A program, on a new directory in `scratch`.
+    Program { program: Program, scratch: Option<PathBuf> },
     /// It runs already. Its processes are measured when they are known.
     Running { access: Access, pids: Vec<u32> },
+}
+
+/// What is started.
+#[derive(Debug, Clone)]
+pub(crate) enum Program {
+    /// `postrider serve --dev` with further arguments.
+    Postrider { binary: PathBuf, arguments: Vec<String> },
+    /// A line for the shell, which starts a server and what belongs to it; where it will listen.
+    Command { line: String, access: Access },
 }
 
 /// A server; the process is killed, and its directory removed, when this is dropped.
@@ -67,11 +81,17 @@ enum Kind {
 
 #[derive(Debug)]
 struct Own {
-    binary: PathBuf,
-    arguments: Vec<String>,
+    program: Program,
     environment: Vec<(String, String)>,
     process: Process,
     data: TempDir,
+}
+
+/// What of a server can be measured: nothing where neither is known.
+#[derive(Debug, Clone)]
+pub(crate) struct Measured {
+    pids: Vec<u32>,
+    data: Option<PathBuf>,
 }
 
 /// A child in a process group of its own, so that its children end with it.
@@ -90,7 +110,7 @@ impl Launch {
             Self::Running { access, pids } => {
                 Ok(Server { access: access.clone(), kind: Kind::Running { pids: pids.clone() } })
             }
-            Self::Binary { path, arguments, scratch } => {
+            Self::Program { program, scratch } => {
                 let mut folder = tempfile::Builder::new();
                 let folder = folder.prefix("postrider-bench-");
                 let data = match scratch {
@@ -102,9 +122,8 @@ impl Launch {
                     .iter()
                     .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                     .collect();
-                let process = Process::start(path, arguments, &environment, data.path())?;
-                let mut own =
-                    Own { binary: path.clone(), arguments: arguments.clone(), environment, process, data };
+                let process = Process::start(program, &environment, data.path())?;
+                let mut own = Own { program: program.clone(), environment, process, data };
                 let access = own.listening().await?;
                 Ok(Server { access, kind: Kind::Own(Box::new(own)) })
             }
@@ -113,40 +132,32 @@ impl Launch {
 
     /// Can it be started anew, with an empty database?
     pub(crate) fn is_own(&self) -> bool {
-        matches!(self, Self::Binary { .. })
+        matches!(self, Self::Program { .. })
     }
 }
 
 impl Server {
-    /// What it has used so far, with its children; `None` when its processes are not known.
-    pub(crate) fn usage(&self) -> Result<Option<Usage>> {
-        let pids = match &self.kind {
-            Kind::Own(own) => own.process.0.id().into_iter().collect(),
-            Kind::Running { pids } => pids.clone(),
-        };
-        let each = pids.into_iter().map(usage::of_tree).collect::<Result<Vec<_>>>();
-        let each = each.map_err(|error| self.death().unwrap_or(error))?;
-        Ok(each.into_iter().reduce(|sum, one| sum + one))
-    }
-
-    /// Bytes of its database on disk; `None` when it is not ours.
-    pub(crate) fn disk_bytes(&self) -> Result<Option<u64>> {
-        let Kind::Own(own) = &self.kind else { return Ok(None) };
-        let mut bytes = 0;
-        for file in fs::read_dir(own.data.path())? {
-            // The server may remove a file in between.
-            bytes += file?.metadata().map_or(0, |metadata| metadata.len());
+    /// What can be measured of it.
+    pub(crate) fn measured(&self) -> Measured {
+        match &self.kind {
+            Kind::Own(own) => Measured {
+                pids: own.process.0.id().into_iter().collect(),
+                data: Some(own.data.path().to_owned()),
+            },
+            Kind::Running { pids } => Measured { pids: pids.clone(), data: None },
         }
-        Ok(Some(bytes))
     }
 
     /// `kill -9`, and a new start on the same database; says how long it took until it listened.
     pub(crate) async fn kill_and_restart(&mut self) -> Result<Duration> {
         let Kind::Own(own) = &mut self.kind else { bail!("only a server of our own can be restarted") };
-        own.process.0.kill().await?;
-        fs::remove_file(own.data.path().join("dev.json"))?;
+        own.process.kill_group();
+        own.process.0.wait().await?;
+        if let Program::Postrider { .. } = own.program {
+            fs::remove_file(ready_file(own.data.path()))?;
+        }
         let started = Instant::now();
-        own.process = Process::start(&own.binary, &own.arguments, &own.environment, own.data.path())?;
+        own.process = Process::start(&own.program, &own.environment, own.data.path())?;
         self.access = own.listening().await?;
         Ok(started.elapsed())
     }
@@ -174,12 +185,48 @@ impl Server {
     }
 }
 
+impl Measured {
+    /// What it has used so far, with its children, by the name of the program.
+    pub(crate) fn usage(&self) -> Result<BTreeMap<String, Usage>> {
+        let mut all = BTreeMap::new();
+        for pid in &self.pids {
+            all.extend(usage::of_tree(*pid)?);
+        }
+        Ok(all)
+    }
+
+    /// Resident memory of all its processes in MiB; `NaN` when they are not known.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    pub(crate) fn rss_mib(&self) -> f64 {
+        match self.usage() {
+            Ok(usage) if !usage.is_empty() => {
+                usage.values().map(|one| one.rss_bytes).sum::<u64>() as f64 / 1024.0 / 1024.0
+            }
+            _ => f64::NAN,
+        }
+    }
+
+    /// Bytes of its database; `NaN` when it is not ours.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    pub(crate) fn disk_bytes(&self) -> f64 {
+        let Some(data) = &self.data else { return f64::NAN };
+        let files = fs::read_dir(data).into_iter().flatten().flatten();
+        // Allocated ones: a log that is kept for reuse counts with what it holds on the disk.
+        let blocks = files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks());
+        blocks.sum::<u64>() as f64 * 512.0
+    }
+}
+
 impl Own {
     /// Waits until it listens.
     async fn listening(&mut self) -> Result<Access> {
         let started = Instant::now();
         while started.elapsed() < START {
-            if let Some(access) = read_access(&self.data.path().join("dev.json"))? {
+            let access = match &self.program {
+                Program::Postrider { .. } => read_access(&ready_file(self.data.path()))?,
+                Program::Command { access, .. } => is_healthy(access).await.then(|| access.clone()),
+            };
+            if let Some(access) = access {
                 return Ok(access);
             }
             if let Some(status) = self.process.0.try_wait()? {
@@ -198,29 +245,34 @@ impl Own {
 }
 
 impl Process {
-    fn start(
-        binary: &Path,
-        arguments: &[String],
-        environment: &[(String, String)],
-        data: &Path,
-    ) -> Result<Self> {
+    fn start(program: &Program, environment: &[(String, String)], data: &Path) -> Result<Self> {
         let log = File::options().create(true).append(true).open(log_of(data))?;
-        let process = Command::new(binary)
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(data)
-            .args(arguments)
+        let mut command = match program {
+            Program::Postrider { binary, arguments } => {
+                let mut command = Command::new(binary);
+                command
+                    .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
+                    .arg(data)
+                    .args(arguments);
+                command.current_dir(data);
+                command
+            }
+            Program::Command { line, .. } => {
+                let mut command = Command::new("sh");
+                command.arg("-c").arg(line).env("BENCH_DATA_DIR", data);
+                command
+            }
+        };
+        let process = command
             .env("POSTRIDER_LOG__LEVEL", "warn")
             .envs(environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(data)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| {
-                format!("starting {}; `cargo build --release -p postrider` makes it", binary.display())
-            })?;
+            .with_context(|| format!("cannot start {program}"))?;
         Ok(Self(process))
     }
 
@@ -238,6 +290,29 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill_group();
     }
+}
+
+impl std::fmt::Display for Program {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Postrider { binary, .. } => {
+                write!(to, "{}; `cargo build --release -p postrider` makes it", binary.display())
+            }
+            Self::Command { line, .. } => write!(to, "`{line}`"),
+        }
+    }
+}
+
+/// Does it answer that it can work?
+async fn is_healthy(access: &Access) -> bool {
+    match Api::open(access).await {
+        Ok(mut api) => api.get("/api/v1/health").await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+fn ready_file(data: &Path) -> PathBuf {
+    data.join("dev.json")
 }
 
 /// What a `--dev` server writes when it listens; `None` until it is there.
@@ -274,11 +349,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_dies_at_once_is_told_with_its_last_words() {
-        let launch = Launch::Binary {
-            path: PathBuf::from("/bin/ls"),
-            arguments: vec!["no such file".to_owned()],
-            scratch: None,
-        };
+        let arguments = vec!["no such file".to_owned()];
+        let program = Program::Postrider { binary: PathBuf::from("/bin/ls"), arguments };
+        let launch = Launch::Program { program, scratch: None };
         let error = launch.start().await.unwrap_err().to_string();
         assert!(error.contains("ended with") && error.contains("ls:"), "{error}");
     }

@@ -1,7 +1,7 @@
 //! What processes and threads cost, from `/proc`: processor time, memory, wake-ups.
 
 use anyhow::{Context, Result};
-use std::{collections::HashMap, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 /// Clock ticks per second in `/proc/<pid>/stat`: 100 on every Linux that is not special (`USER_HZ`).
 const TICKS: f64 = 100.0;
@@ -9,7 +9,7 @@ const TICKS: f64 = 100.0;
 /// A process and its children.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Usage {
-    /// User and system time so far.
+    /// User and system time so far, also of children that have ended.
     pub(crate) cpu_seconds: f64,
     /// Resident memory.
     pub(crate) rss_bytes: u64,
@@ -50,32 +50,33 @@ pub(crate) fn threads_named(name: &str) -> Result<f64> {
     Ok(seconds)
 }
 
-/// A process and all its descendants.
-pub(crate) fn of_tree(pid: u32) -> Result<Usage> {
-    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    for process in fs::read_dir("/proc")?.flatten() {
-        let Some(id) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-        if let Some(stat) = Stat::parse(&stat) {
-            children.entry(stat.parent).or_default().push(id);
-        }
-    }
-    let mut usage = of(pid)?;
-    let mut rest = children.remove(&pid).unwrap_or_default();
+/// A process and all its descendants, by the name of their program.
+pub(crate) fn of_tree(pid: u32) -> Result<BTreeMap<String, Usage>> {
+    let mut usages = BTreeMap::new();
+    let (name, usage) = of(pid)?;
+    usages.insert(name, usage);
+    let mut rest = children(pid);
     while let Some(child) = rest.pop() {
-        rest.extend(children.remove(&child).unwrap_or_default());
+        rest.extend(children(child));
         // A child may end while they are read.
-        if let Ok(more) = of(child) {
-            usage = usage + more;
+        if let Ok((name, usage)) = of(child) {
+            let sum = usages.entry(name).or_insert(Usage { cpu_seconds: 0.0, rss_bytes: 0, waits: 0 });
+            *sum = *sum + usage;
         }
     }
-    Ok(usage)
+    Ok(usages)
 }
 
-/// One process.
-pub(crate) fn of(pid: u32) -> Result<Usage> {
+fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// One process: the name of its program, and what it uses.
+fn of(pid: u32) -> Result<(String, Usage)> {
     let folder = Path::new("/proc").join(pid.to_string());
     let gone = || format!("process {pid} is gone");
     let stat = fs::read_to_string(folder.join("stat")).with_context(gone)?;
@@ -87,7 +88,7 @@ pub(crate) fn of(pid: u32) -> Result<Usage> {
         let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
         waits += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
     }
-    Ok(Usage { cpu_seconds: stat.cpu_seconds, rss_bytes, waits })
+    Ok((stat.name.to_owned(), Usage { cpu_seconds: stat.cpu_seconds, rss_bytes, waits }))
 }
 
 /// The number behind a name in `/proc/<pid>/status`.
@@ -99,7 +100,6 @@ fn field(status: &str, name: &str) -> Option<u64> {
 /// The parts of `/proc/<pid>/stat` that are used.
 struct Stat<'a> {
     name: &'a str,
-    parent: u32,
     cpu_seconds: f64,
 }
 
@@ -108,12 +108,13 @@ impl<'a> Stat<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let (_, rest) = text.split_once('(')?;
         let (name, rest) = rest.rsplit_once(") ")?;
-        let mut fields = rest.split(' ').skip(1);
-        let parent = fields.next()?.parse().ok()?;
-        let mut times = fields.skip(9);
-        let user: f64 = times.next()?.parse().ok()?;
-        let system: f64 = times.next()?.parse().ok()?;
-        Some(Self { name, parent, cpu_seconds: (user + system) / TICKS })
+        let mut times = rest.split(' ').skip(11);
+        let mut ticks = 0.0;
+        // Its own user and system time, then that of children it has waited for.
+        for _ in 0..4 {
+            ticks += times.next()?.parse::<f64>().ok()?;
+        }
+        Some(Self { name, cpu_seconds: ticks / TICKS })
     }
 }
 
@@ -124,8 +125,8 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_move_the_fields() {
         let stat =
-            Stat::parse("71 (a) b) (c) S 7 71 71 0 -1 4194560 99 0 0 0 250 50 0 0 20 0 9 0 1 2 3").unwrap();
-        assert_eq!((stat.name, stat.parent), ("a) b) (c", 7));
+            Stat::parse("71 (a) b) (c) S 7 71 71 0 -1 4194560 99 0 0 0 250 40 7 3 20 0 9 0 1 2 3").unwrap();
+        assert_eq!(stat.name, "a) b) (c");
         assert!((stat.cpu_seconds - 3.0).abs() < 1e-9);
     }
 
@@ -139,9 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn this_process_uses_memory_and_time() {
-        let own = of_tree(std::process::id()).unwrap();
-        assert!(own.rss_bytes > 100_000, "{own:?}");
+    fn a_process_is_measured_with_its_children() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let usages = of_tree(std::process::id()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(usages.values().any(|own| own.rss_bytes > 1_000_000), "{usages:?}");
+        assert!(usages.len() >= 2, "the child is missing: {usages:?}");
         assert!(of(u32::MAX).is_err());
     }
 }
