@@ -10,7 +10,7 @@
 //! visit them in turn: an endpoint with a million waiting deliveries gets one place, like any other, and an application
 //! with a thousand such endpoints gets one turn. Lanes whose work is due later, or deferred, stand in a set ordered by
 //! time. A lane that can start nothing (disabled endpoint, all leases out, being read) stands in neither. So a claim meets
-//! only what it can take; what changed its standing meanwhile leaves the ring when its turn comes, once.
+//! only what it can take; whose standing changed meanwhile leaves the ring when its turn comes, once.
 //!
 //! While a lane is read from the database, changes that the reader may not have seen are noted beside it. Here: what
 //! comes and goes with messages and endpoints; `claiming` has the claims, `turns` whose turn it is, `leases` what becomes
@@ -32,10 +32,14 @@ pub(crate) use work::{Found, Handed, OnDisk, Part, Taken, Wanted};
 use bounds::Bounds;
 use deferrals::{Deferrals, Who};
 use lane::{Lane, Standing};
-use postrider_model::{delivery::DeliveryId, id::EndpointId, time::Timestamp};
+use postrider_model::{
+    delivery::{DeliveryId, Trigger},
+    id::EndpointId,
+    time::Timestamp,
+};
 use postrider_store::deliveries::Deferred;
 use std::collections::{BTreeSet, HashMap};
-use turns::Turns;
+use turns::{Entry, Turns};
 
 /// Deliveries of each part of a lane that are kept complete in memory.
 const LANE_QUEUE: usize = 256;
@@ -106,7 +110,7 @@ impl Agenda {
         let lane = self.lanes.entry(found.endpoint).or_insert_with(|| Lane::new(found.application));
         lane.held = found.held;
         lane.lies_on_disk(found.part, found.due);
-        self.settle(found.endpoint, now);
+        self.settle(found.endpoint, Entry::Last, now);
     }
 
     /// A delivery that was just committed. Kept complete in memory when it is due, nothing older of its part waits in
@@ -114,6 +118,10 @@ impl Agenda {
     pub(crate) fn hand_over(&mut self, handed: Handed, held: bool, now: Timestamp) {
         self.pending += 1;
         let endpoint = handed.delivery.endpoint;
+        // Whoever sends something by hand waits for the answer.
+        if handed.trigger == Trigger::Manual {
+            self.defer(Deferred::Endpoint(endpoint), now, now);
+        }
         let size = handed.size();
         let fits = self.queued_bytes + size <= self.queue_budget;
         let application = handed.scope.application;
@@ -128,10 +136,11 @@ impl Agenda {
         if fits && share && lane.takes(handed.part(), handed.due_at, now) {
             lane.push(handed);
             self.queued_bytes += size;
+            self.settle(endpoint, Entry::New, now);
         } else {
             lane.lies_on_disk(handed.part(), handed.due_at);
+            self.settle(endpoint, Entry::Last, now);
         }
-        self.settle(endpoint, now);
     }
 
     /// A pending delivery was settled without a record: by a cancellation, or by the success of a manual one.
@@ -141,7 +150,7 @@ impl Agenda {
         if let Some(lane) = self.lanes.get_mut(&delivery.endpoint) {
             lane.ended(delivery);
             self.queued_bytes -= lane.take_out(delivery);
-            self.settle(delivery.endpoint, now);
+            self.settle(delivery.endpoint, Entry::Last, now);
         }
     }
 
@@ -169,7 +178,7 @@ impl Agenda {
                 self.queued_bytes -= lane.queued_bytes;
                 lane.queue_to_disk();
             }
-            self.settle(endpoint, now);
+            self.settle(endpoint, Entry::Last, now);
         }
     }
 
@@ -242,7 +251,7 @@ impl Agenda {
                 leased.due_at = leased.due_at.min(due);
             }
         }
-        self.settle(endpoint, now);
+        self.settle(endpoint, Entry::Last, now);
     }
 
     /// Endpoints with pending work.
@@ -264,13 +273,13 @@ impl Agenda {
 
     fn settle_anyone(&mut self, who: Who, now: Timestamp) {
         match who {
-            Who::Endpoint(endpoint) => self.settle(endpoint, now),
-            Who::Application(application) => self.settle_application(application, now),
+            Who::Endpoint(endpoint) => self.settle(endpoint, Entry::Last, now),
+            Who::Application(application) => self.settle_application(application, Entry::Last, now),
         }
     }
 
     /// Puts a lane where it belongs: ring, future, neither, or away when it is empty.
-    fn settle(&mut self, endpoint: EndpointId, now: Timestamp) {
+    fn settle(&mut self, endpoint: EndpointId, entry: Entry, now: Timestamp) {
         let deferred = self.deferrals.of(Who::Endpoint(endpoint));
         let bound = self.bounds.of(endpoint);
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
@@ -289,7 +298,7 @@ impl Agenda {
             Standing::Due => {
                 lane.in_ring = true;
                 let application = lane.application;
-                self.enter_ring(application, endpoint, now);
+                self.enter_ring(application, endpoint, entry, now);
             }
             Standing::Later(due) => {
                 lane.in_future = Some(due);

@@ -166,7 +166,7 @@ impl SqliteStore {
         start::cancel_deleted(&connection)?;
         let first_epoch = u64::from(rand::random::<u32>()) << 32;
         let mut agenda = Agenda::new(config.hand_over_bytes, first_epoch);
-        start::fill(&mut agenda, &connection, now)?;
+        start::fill(&mut agenda, &schema::open_reader(&path, &config)?, now)?;
         let was_ahead = set_back::was_ahead(&connection, now)?;
 
         let (sender, queue) = mpsc::channel(config.write_queue.max(1));

@@ -141,7 +141,7 @@ pub(crate) fn cancel_deleted(connection: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Fills the agenda: one walk over the index of what is pending.
+/// Fills the agenda: one walk over the index of what is pending, on a connection of its own, whose memory is given back.
 pub(crate) fn fill(agenda: &mut Agenda, connection: &Connection, now: Timestamp) -> Result<(), OpenError> {
     let mut statement = connection.prepare(WAITING)?;
     let mut rows = statement.query([])?;
