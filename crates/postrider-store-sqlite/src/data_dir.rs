@@ -49,6 +49,7 @@ pub(crate) fn take(data_dir: &Path) -> Result<File, OpenError> {
         .create(data_dir)
         .map_err(io("create the data directory"))?;
     check_file_system(data_dir)?;
+    sync_name(data_dir);
     let lock = File::options()
         .read(true)
         .write(true)
@@ -61,6 +62,17 @@ pub(crate) fn take(data_dir: &Path) -> Result<File, OpenError> {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { data_dir: data_dir.to_owned() }),
         Err(error) => Err(io("lock the data directory")(error.into())),
+    }
+}
+
+/// SQLite syncs the names in the directory; that of the directory itself, which may be new, must survive a power loss too.
+fn sync_name(data_dir: &Path) {
+    let synced = data_dir.canonicalize().and_then(|path| match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    });
+    if let Err(error) = synced {
+        tracing::debug!(%error, "the directory above the data directory could not be synced");
     }
 }
 

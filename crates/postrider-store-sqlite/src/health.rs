@@ -2,7 +2,7 @@
 
 use crate::{
     SqliteStore,
-    failure::{Failure, unavailable},
+    failure::{self, Failure, of_sql, unavailable},
     writer::{Isolation, Scope},
 };
 use async_trait::async_trait;
@@ -18,7 +18,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// Upper bounds of the histogram, in seconds.
 const BUCKETS: [f64; 12] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0];
@@ -43,6 +43,10 @@ impl Health for SqliteStore {
 
     fn commit_times(&self) -> CommitTimes {
         self.shared.commits.read()
+    }
+
+    async fn broken(&self) -> String {
+        self.shared.disk.breaks().await
     }
 }
 
@@ -82,7 +86,7 @@ pub(crate) fn empty(work: &mut Scope<'_>) -> Result<(), Failure> {
 pub(crate) struct Disk {
     full: AtomicBool,
     low: AtomicBool,
-    broken: Mutex<Option<String>>,
+    broken: watch::Sender<Option<String>>,
 }
 
 impl Disk {
@@ -117,7 +121,27 @@ impl Disk {
 
     /// Why nothing can be written until a restart.
     pub(crate) fn broken(&self) -> Option<String> {
-        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.broken.borrow().clone()
+    }
+
+    /// Returns that reason once there is one.
+    async fn breaks(&self) -> String {
+        let mut broken = self.broken.subscribe();
+        match broken.wait_for(Option::is_some).await.map(|detail| detail.clone()) {
+            Ok(Some(detail)) => detail,
+            // The sender is part of this disk and outlives the call.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// A checkpoint failed. `true` when that was the disk's fault.
+    pub(crate) fn checkpoint_failed(&self, error: &rusqlite::Error) -> bool {
+        let code = failure::code(error);
+        let broke = code == Some(ErrorCode::SystemIoFailure);
+        if broke {
+            self.failed(code, &of_sql(error));
+        }
+        broke
     }
 
     /// A batch failed.
@@ -132,7 +156,11 @@ impl Disk {
             Some(ErrorCode::SystemIoFailure) => {
                 tracing::error!(%error, "the disk failed: nothing is written until a restart");
                 let detail = format!("the disk failed, the server must be restarted: {error}");
-                self.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(detail);
+                self.broken.send_if_modified(|broken| {
+                    let first = broken.is_none();
+                    broken.get_or_insert(detail);
+                    first
+                });
             }
             _ => tracing::error!(%error, "a batch of writes failed"),
         }

@@ -64,7 +64,7 @@ pub(crate) fn run(shared: &Arc<Shared>, connection: &Connection, woken: &Receive
     let mut looked = Instant::now();
     let mut idle_at = 0;
     let mut copied_at = 0;
-    while !shared.is_closed() {
+    while !shared.is_closed() && shared.disk.broken().is_none() {
         match woken.recv_timeout(TICK) {
             Ok(()) => checkpoint(shared, connection, &mut copied_at),
             Err(RecvTimeoutError::Timeout) => {
@@ -112,6 +112,7 @@ fn checkpoint(shared: &Shared, connection: &Connection, copied_at: &mut u64) {
     *copied_at = pages;
     match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
         Ok(()) => wal.restart_wanted.store(pages >= RESTART_PAGES, Ordering::Relaxed),
+        Err(error) if shared.disk.checkpoint_failed(&error) => {}
         Err(error) => tracing::warn!(%error, "a checkpoint failed; the log grows until one succeeds"),
     }
 }
@@ -121,6 +122,7 @@ fn truncate(shared: &Shared, connection: &Connection) {
         Ok(0) => shared.wal.pages.store(0, Ordering::Relaxed),
         // Somebody reads or writes: the next tick tries again.
         Ok(_) => {}
+        Err(error) if shared.disk.checkpoint_failed(&error) => {}
         Err(error) => tracing::debug!(%error, "the log could not be emptied yet"),
     }
 }

@@ -206,10 +206,18 @@ impl Writer {
     /// Works until every sender of the queue is gone, and then until the queue is empty.
     pub(crate) fn run(mut self) {
         while let Some(first) = self.queue.blocking_recv() {
+            // What waited when the disk failed must not be written either: a second sync would lie.
+            if let Some(detail) = self.shared.disk.broken() {
+                first.answer(Err(unavailable(detail)));
+                continue;
+            }
             self.batch(first);
             if self.shared.wal.restart_wanted.swap(false, Ordering::Relaxed) {
                 self.restart_log();
             }
+        }
+        if self.shared.disk.broken().is_some() {
+            return;
         }
         if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             tracing::warn!(%error, "the last checkpoint failed; the next start makes up for it");
@@ -223,7 +231,9 @@ impl Writer {
             .busy_timeout(schema::BUSY_CHECKPOINT)
             .and_then(|()| self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())));
         // In any case: a writer that waits for so short a time would fail batches.
-        if let Err(error) = self.connection.busy_timeout(schema::BUSY).and(restarted) {
+        if let Err(error) = self.connection.busy_timeout(schema::BUSY).and(restarted)
+            && !self.shared.disk.checkpoint_failed(&error)
+        {
             tracing::warn!(%error, "the write-ahead log could not be restarted");
         }
     }

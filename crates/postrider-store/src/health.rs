@@ -45,4 +45,10 @@ pub trait Health: Send + Sync + 'static {
 
     /// Commit times.
     fn commit_times(&self) -> CommitTimes;
+
+    /// Returns, once nothing can be made durable any more until the process starts anew, why. A disk that failed to sync
+    /// may have lost what it was given, and says so only once: going on would acknowledge what is not there.
+    async fn broken(&self) -> String {
+        std::future::pending().await
+    }
 }

@@ -4,6 +4,9 @@ use crate::config::ConfigError;
 
 /// Exit code of a wrong or missing configuration (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
+/// Exit code of a server whose disk failed (`EX_SOFTWARE` of sysexits.h): it must start anew, as supervisors do by
+/// themselves.
+pub const EXIT_BROKEN: u8 = 70;
 /// Exit code of everything else.
 pub const EXIT_FAILURE: u8 = 1;
 
@@ -20,6 +23,12 @@ impl Failure {
     /// The configuration, or something that it names, must be put right first.
     pub fn config(text: impl Into<String>) -> Self {
         Self { code: EXIT_CONFIG, text: text.into() }
+    }
+
+    /// Nothing can be made durable until the process starts anew.
+    pub fn broken(detail: &str) -> Self {
+        let text = format!("{detail}; ending now: what was acknowledged is on the disk, what was not is not");
+        Self { code: EXIT_BROKEN, text }
     }
 
     /// Anything else.

@@ -17,9 +17,11 @@ use contents::{Change, Contents};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    thread::ThreadId,
 };
 
 /// All disks of this process, by directory.
@@ -38,6 +40,8 @@ pub enum Operation {
     Write,
     /// Syncing a file.
     Sync,
+    /// Syncing the database itself, which only checkpoints do.
+    SyncDatabase,
 }
 
 /// How an operation fails.
@@ -64,6 +68,9 @@ struct State {
     trouble: Option<(Operation, u64, Trouble)>,
     full: bool,
     failed: u64,
+    /// The file whose sync failed, and the thread that tried it.
+    sync_failed: Option<(usize, ThreadId)>,
+    repeated_syncs: u64,
     lies: bool,
 }
 
@@ -86,6 +93,7 @@ struct Handle {
     file: usize,
     /// The first sync of a log or journal syncs the directory too: so SQLite does on Unix.
     syncs_folder: bool,
+    database: bool,
 }
 
 /// Why an operation did not happen.
@@ -112,6 +120,8 @@ impl Disk {
             trouble: None,
             full: false,
             failed: 0,
+            sync_failed: None,
+            repeated_syncs: 0,
             lies: false,
         };
         for (name, bytes) in files(&folder) {
@@ -168,6 +178,12 @@ impl Disk {
         self.state().failed
     }
 
+    /// Syncs of a file that were tried although one had failed: each may claim what is not so. What another thread does to
+    /// the log before it hears of the failure does not count.
+    pub fn repeated_syncs(&self) -> u64 {
+        self.state().repeated_syncs
+    }
+
     /// From now on syncs answer without having done anything: a disk that lies, or a server that forgets to sync.
     pub fn ignore_syncs(&self) {
         self.state().lies = true;
@@ -206,13 +222,14 @@ impl Disk {
         if state.cut {
             return Err(Refused::Off);
         }
+        let database = Path::new(name).extension() == Some(OsStr::new("db"));
         if let Some(file) = state.names.get(name).and_then(Entry::now) {
-            return Ok(Handle { file, syncs_folder: log });
+            return Ok(Handle { file, syncs_folder: log, database });
         }
         let file = state.files.len();
         state.files.push(Contents::default());
         state.names.entry(name.to_owned()).or_default().waiting.push(Some(file));
-        Ok(Handle { file, syncs_folder: log })
+        Ok(Handle { file, syncs_folder: log, database })
     }
 
     /// Changes a file, here and (`real`) on the file system.
@@ -231,8 +248,14 @@ impl Disk {
     /// Syncs a file.
     fn sync(&self, handle: &mut Handle) -> Result<(), Refused> {
         let mut state = self.state();
-        let begun = state.begin(Operation::Sync);
+        let thread = std::thread::current().id();
+        let again = state
+            .sync_failed
+            .is_some_and(|(file, by)| file == handle.file && (by == thread || handle.database));
+        state.repeated_syncs += u64::from(again && !state.cut);
+        let begun = state.begin(if handle.database { Operation::SyncDatabase } else { Operation::Sync });
         if let Err(Refused::Failed(_)) = begun {
+            state.sync_failed = Some((handle.file, thread));
             let State { files, random, .. } = &mut *state;
             files[handle.file].fail_to_sync(random);
         }
@@ -276,15 +299,18 @@ impl State {
         if self.full && operation == Operation::Write {
             return Err(Refused::Failed(Trouble::Full));
         }
+        let concerned = |which: Operation| {
+            which == operation || (which == Operation::Sync && operation == Operation::SyncDatabase)
+        };
         match &mut self.trouble {
-            Some((which, 0, trouble)) if *which == operation => {
+            Some((which, 0, trouble)) if concerned(*which) => {
                 let trouble = *trouble;
                 self.full = trouble == Trouble::Full;
                 self.trouble = None;
                 self.failed += 1;
                 Err(Refused::Failed(trouble))
             }
-            Some((which, left, _)) if *which == operation => {
+            Some((which, left, _)) if concerned(*which) => {
                 *left -= 1;
                 Ok(())
             }

@@ -216,6 +216,9 @@ impl<'a> Run<'a> {
             }
         });
         self.report.errors += disk.failures();
+        if disk.repeated_syncs() > 0 {
+            self.ledger.borrow_mut().fail("a sync was tried again after it had failed".to_owned());
+        }
     }
 
     /// The power goes, if it has not yet; returns what is left.
@@ -283,7 +286,10 @@ impl<'a> Run<'a> {
         let at = moment(random);
         match random.random_range(0..20) {
             0 | 1 => {
-                disk.fail_after(Operation::Sync, at / 8, Trouble::Io);
+                // Every third: the one of the checkpoint when the store is closed.
+                let database = random.random_range(0..3) == 0;
+                let which = if database { Operation::SyncDatabase } else { Operation::Sync };
+                disk.fail_after(which, if database { 0 } else { at / 8 }, Trouble::Io);
                 // The store is not told what a checkpoint of the rig's own met.
                 checkpoints = false;
             }

@@ -33,7 +33,11 @@ pub(super) async fn run(arguments: Serve) -> Result<(), Failure> {
         node.stop().await;
         return Err(failure);
     }
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        // Nothing more can be acknowledged or recorded: every moment longer sends what will be sent again.
+        detail = node.store.broken() => end_at_once(&Failure::broken(&detail)),
+    }
     tracing::info!("stopping: finishing what runs; a second signal ends it at once");
     let stopped = tokio::select! {
         () = node.stop() => Ok(()),
@@ -42,12 +46,14 @@ pub(super) async fn run(arguments: Serve) -> Result<(), Failure> {
     let _ = fs::remove_file(config.server.data_dir.join(dev::FILE));
     match stopped {
         Ok(()) => Ok(()),
-        // Threads that still work must not hold the process up.
-        Err(failure) => {
-            tracing::warn!("{failure}");
-            std::process::exit(i32::from(failure.code))
-        }
+        Err(failure) => end_at_once(&failure),
     }
+}
+
+/// Threads that still work must not hold the process up.
+fn end_at_once(failure: &Failure) -> ! {
+    tracing::error!("{failure}");
+    std::process::exit(i32::from(failure.code))
 }
 
 async fn greet(config: &Config, node: &Node) -> Result<(), Failure> {
