@@ -118,8 +118,9 @@ impl Agenda {
     pub(crate) fn hand_over(&mut self, handed: Handed, held: bool, now: Timestamp) {
         self.pending += 1;
         let endpoint = handed.delivery.endpoint;
-        // Whoever sends something by hand waits for the answer.
-        if handed.trigger == Trigger::Manual {
+        // Whoever sends something by hand waits for the answer: not behind a backlog, nor for the end of a deferral.
+        let manual = handed.trigger == Trigger::Manual;
+        if manual {
             self.defer(Deferred::Endpoint(endpoint), now, now);
         }
         let size = handed.size();
@@ -133,7 +134,11 @@ impl Agenda {
         }
         // An endpoint that hangs must not fill the memory that others are served from.
         let share = lane.queued_bytes == 0 || lane.queued_bytes + size <= self.queue_budget / LANE_SHARE;
-        if fits && share && lane.takes(handed.part(), handed.due_at, now) {
+        if manual && fits && share && lane.takes_first(handed.part(), handed.due_at, now) {
+            lane.push_first(handed);
+            self.queued_bytes += size;
+            self.settle(endpoint, Entry::New, now);
+        } else if fits && share && lane.takes(handed.part(), handed.due_at, now) {
             lane.push(handed);
             self.queued_bytes += size;
             self.settle(endpoint, Entry::New, now);

@@ -184,11 +184,7 @@ fn resend(
     idempotency::remember(connection, &scope.environment, idempotency, Kind::Resend, &created, now)?;
     let held = stored.disabled.is_some();
     work.after_commit(move |shared| {
-        let mut agenda = shared.agenda();
-        agenda.hand_over(handed, held, now);
-        // Whoever resends waits for the answer.
-        agenda.defer(Deferred::Endpoint(endpoint), now, now);
-        drop(agenda);
+        shared.agenda().hand_over(handed, held, now);
         shared.claimable.notify_one();
     });
     Ok(Created { item: delivery, replayed: false })

@@ -188,7 +188,8 @@ pub trait Deliveries: Send + Sync + 'static {
     /// and no attempt is counted. [`Claimed::next_due`] and [`Self::next_due`] heed it. Cheap and synchronous.
     ///
     /// The store takes an endpoint's deferral back by itself when the endpoint or its credentials change (its owner may
-    /// have mended it) and when something is resent to it (somebody waits for the answer). Its application's stays.
+    /// have mended it) and when something is resent to it or published for it alone (somebody waits for the answer). Its
+    /// application's stays.
     ///
     /// Known to this process only, and no promise: a restart forgets it, a clock that is set back may, and of more than
     /// 100,000 those that end first may be forgotten. What is claimed all the same can be given back and deferred again.

@@ -169,6 +169,9 @@ pub async fn a_resend_ends_the_deferral_of_its_endpoint(store: &dyn Store) {
     store.defer(Deferred::Endpoint(endpoint_id), within(store, MINUTE));
     store.resend(&scope, accepted.id, endpoint_id, None).await.unwrap();
     assert_eq!(claim(store).await.len(), 2);
+    store.defer(Deferred::Endpoint(endpoint_id), within(store, MINUTE));
+    publish(store, NewMessage { audience: Audience::Only(endpoint_id), ..message(&scope) }).await;
+    claim_one(store).await;
 }
 
 pub async fn deferred_deliveries_end_with_their_endpoint(store: &dyn Store) {
