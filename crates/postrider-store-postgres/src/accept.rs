@@ -1,0 +1,588 @@
+//! Accepting messages: one durable transaction with messages, their idempotency records and all their deliveries.
+//!
+//! Endpoints are matched against a snapshot of the configuration before; the transaction shares the lock of each
+//! application's configuration with others that accept, and commits only what was matched with the version in force.
+//! The rest is matched again. A batch takes two round trips whatever its size: one to lock and to look, one to write
+//! and commit. What two batches write at the same time (one key, one event id) fails the later one, which looks again.
+
+use crate::{
+    Shared,
+    agenda::Handed,
+    connection::{Connection, Own},
+    failure::{Failure, Refusal, unavailable},
+    health::Commits,
+    idempotency::Kind,
+    message_rows,
+    queue::{Item, answered},
+    schema::lock,
+    snapshots,
+    values::{at, count, id_at, id_of, join, key, micros},
+    work::config_lock,
+};
+use futures_util::{FutureExt as _, future};
+use postrider_model::{
+    application::Uid,
+    delivery::Trigger,
+    event_type::EventTypeName,
+    id::{ApplicationId, EndpointId, MessageId},
+    message::{Channel, Message, Tag},
+    time::Timestamp,
+};
+use postrider_store::{
+    StoreError, WriteError,
+    messages::{Accepted, Audience, NewMessage},
+    snapshot::{Snapshot, first_delivery},
+};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+
+/// How often a message is matched anew while somebody changes its application's configuration.
+const ROUNDS: usize = 30;
+/// How often a batch is written again when another one wrote the same at the same time.
+const TRIES: usize = 4;
+/// Payload bytes of one commit, about.
+const COMMIT_BYTES: usize = 16 * 1024 * 1024;
+
+/// A message to accept, matched.
+pub(crate) struct Matched {
+    message: Arc<NewMessage>,
+    /// The configuration it was matched with.
+    version: u64,
+    matches: Vec<Match>,
+}
+
+/// A delivery to make.
+struct Match {
+    endpoint: EndpointId,
+    /// Age at which it expires.
+    age: Duration,
+    trigger: Trigger,
+    held: bool,
+}
+
+/// What became of an item of a batch.
+#[derive(Clone)]
+pub(crate) enum Answer {
+    /// It is durable.
+    Accepted(Box<Accepted>),
+    /// The configuration changed since it was matched.
+    MatchAgain,
+    Refused(WriteError),
+}
+
+/// Accepts messages, each with its own result.
+pub(crate) async fn all(
+    shared: &Arc<Shared>,
+    messages: Vec<NewMessage>,
+) -> Vec<Result<Accepted, WriteError>> {
+    // All are put into the queue before the first is waited for, so that they share a commit.
+    let mut begun = Vec::with_capacity(messages.len());
+    for message in messages {
+        let message = Arc::new(message);
+        begun.push((Arc::clone(&message), begin(shared, &message).await));
+    }
+    let mut results = Vec::with_capacity(begun.len());
+    for (message, answer) in begun {
+        results.push(finish(shared, &message, answer).await);
+    }
+    results
+}
+
+type Waiting = tokio::sync::oneshot::Receiver<Answer>;
+
+async fn begin(shared: &Shared, message: &Arc<NewMessage>) -> Result<Waiting, Failure> {
+    if shared.is_closed() {
+        return Err(crate::failure::closing().into());
+    }
+    let snapshot = snapshots::current(shared, &message.scope).await?.ok_or(Refusal::Missing)?;
+    let matches = matching(&snapshot, message, shared.config.delivery_deadline_seconds)?;
+    let matched = Matched { message: Arc::clone(message), version: snapshot.version, matches };
+    Ok(shared.accepting.submit(matched).await?)
+}
+
+async fn finish(
+    shared: &Shared,
+    message: &Arc<NewMessage>,
+    mut waiting: Result<Waiting, Failure>,
+) -> Result<Accepted, WriteError> {
+    for _ in 0..ROUNDS {
+        match answered(waiting?).await? {
+            Answer::Accepted(accepted) => return Ok(*accepted),
+            Answer::Refused(error) => return Err(error),
+            Answer::MatchAgain => {}
+        }
+        waiting = begin(shared, message).await;
+    }
+    let detail = "the application's configuration changes without pause".to_owned();
+    Err(WriteError::Store(unavailable(detail)))
+}
+
+fn matching(snapshot: &Snapshot, message: &NewMessage, server_age: u64) -> Result<Vec<Match>, Failure> {
+    let age = |endpoint| crate::endpoint_rows::delivery_age(endpoint, server_age);
+    match message.audience {
+        Audience::Matching => Ok(snapshot
+            .matching(&message.event_type, &message.channels)
+            .map(|settings| Match {
+                endpoint: settings.endpoint.id,
+                age: age(&settings.endpoint),
+                trigger: Trigger::Scheduled,
+                held: false,
+            })
+            .collect()),
+        Audience::Only(id) => {
+            let endpoint = &snapshot.endpoint(id).ok_or(Refusal::Missing)?.endpoint;
+            let held = endpoint.disabled.is_some();
+            Ok(vec![Match { endpoint: id, age: age(endpoint), trigger: Trigger::Manual, held }])
+        }
+    }
+}
+
+/// Commits batch after batch until the store closes.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut own = Own::new(shared.address.clone(), true);
+    while let Some(mut items) = shared.accepting.next().await {
+        while !items.is_empty() {
+            let some = cut(&mut items);
+            let work = AssertUnwindSafe(commit(&shared, &mut own, &some)).catch_unwind();
+            let answers = work.await.unwrap_or_else(|_| {
+                own.give_up();
+                let error = StoreError::Internal { detail: "a batch of messages panicked".to_owned() };
+                vec![Answer::Refused(error.into()); some.len()]
+            });
+            for ((_, reply), answer) in some.into_iter().zip(answers) {
+                // The caller may have gone; what is committed stays committed.
+                drop(reply.send(answer));
+            }
+        }
+    }
+}
+
+/// As many as one commit takes.
+fn cut(items: &mut Vec<Item<Matched, Answer>>) -> Vec<Item<Matched, Answer>> {
+    let mut bytes = 0;
+    let fits = |(item, _): &&Item<Matched, Answer>| {
+        let first = bytes == 0;
+        bytes += item.message.payload.len() + 1;
+        first || bytes <= COMMIT_BYTES
+    };
+    let most = items.iter().take_while(fits).count();
+    let rest = items.split_off(most);
+    std::mem::replace(items, rest)
+}
+
+async fn commit(shared: &Shared, own: &mut Own, items: &[Item<Matched, Answer>]) -> Vec<Answer> {
+    let items: Vec<&Matched> = items.iter().map(|(item, _)| item).collect();
+    let mut failure = None;
+    for _ in 0..TRIES {
+        match try_commit(shared, own, &items).await {
+            Ok(answers) => return answers,
+            Err(error) => {
+                own.give_up();
+                let again = error.is_conflict();
+                failure = Some(error);
+                if !again {
+                    break;
+                }
+            }
+        }
+    }
+    let error = failure.map_or_else(|| unavailable("not tried".to_owned()), StoreError::from);
+    let error = match error {
+        StoreError::Unavailable { .. } | StoreError::Full { .. } => error,
+        other => {
+            tracing::error!(error = %other, "a batch of messages failed");
+            other
+        }
+    };
+    vec![Answer::Refused(WriteError::Store(error)); items.len()]
+}
+
+/// What the database knows before a batch is written.
+struct Known {
+    versions: HashMap<ApplicationId, u64>,
+    /// By environment and key: the message that a request made, and whether that is too long ago.
+    keys: HashMap<(String, Vec<u8>), (i16, Vec<u8>, bool)>,
+    event_ids: HashSet<(ApplicationId, String)>,
+}
+
+const LOCK: &str = "SELECT pg_advisory_xact_lock_shared($1, one) FROM unnest($2::int[]) AS one";
+const VERSIONS: &str =
+    "SELECT id, config_version FROM application WHERE id = ANY ($1) AND deleted_at IS NULL";
+const KEYS: &str = "SELECT environment, digest, kind, created, expires_at <= $3
+     FROM unnest($1::text[], $2::bytea[]) AS wanted (environment, digest) JOIN idempotency USING (environment, digest)";
+const EVENT_IDS: &str = "SELECT application, event_id
+     FROM unnest($1::bytea[], $2::text[]) AS wanted (application, event_id) JOIN event_id USING (application, event_id)";
+
+/// Begins the transaction, takes the locks and looks, in one round trip.
+async fn look(connection: &Connection, items: &[&Matched], now: Timestamp) -> Result<Known, Failure> {
+    let (lock_shared, versions) = (connection.prepare(LOCK).await?, connection.prepare(VERSIONS).await?);
+    let (keys, event_ids) = (connection.prepare(KEYS).await?, connection.prepare(EVENT_IDS).await?);
+    let applications: BTreeSet<ApplicationId> =
+        items.iter().map(|item| item.message.scope.application).collect();
+    let ids: Vec<&[u8]> = applications.iter().map(key).collect();
+    let locks: BTreeSet<i32> = applications.iter().copied().map(config_lock).collect();
+    let locks: Vec<i32> = locks.into_iter().collect();
+    let keyed = items.iter().filter_map(|item| Some((&item.message, item.message.idempotency.as_ref()?)));
+    let (environments, digests): (Vec<&str>, Vec<&[u8]>) =
+        keyed.map(|(message, key)| (message.scope.environment.as_str(), &key.digest[..])).unzip();
+    let named = items.iter().filter_map(|item| Some((&item.message, item.message.event_id.as_ref()?)));
+    let (owners, names): (Vec<&[u8]>, Vec<&str>) =
+        named.map(|(message, name)| (key(&message.scope.application), name.as_str())).unzip();
+    let client = connection.client();
+    let time = now.as_micros();
+    let lock_values: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&lock::CONFIG, &locks];
+    let version_values: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&ids];
+    let key_values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&environments, &digests, &time];
+    let name_values: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&owners, &names];
+    let asked = future::join5(
+        client.batch_execute("BEGIN"),
+        client.query(&lock_shared, &lock_values),
+        client.query(&versions, &version_values),
+        async { if digests.is_empty() { Ok(Vec::new()) } else { client.query(&keys, &key_values).await } },
+        async {
+            if names.is_empty() { Ok(Vec::new()) } else { client.query(&event_ids, &name_values).await }
+        },
+    );
+    let (begun, locked, versions, keys, event_ids) = connection.timed(asked.map(Ok)).await?;
+    begun?;
+    locked?;
+    let mut known = Known { versions: HashMap::new(), keys: HashMap::new(), event_ids: HashSet::new() };
+    for row in versions? {
+        known.versions.insert(id_at(&row, 0)?, count(at(&row, 1)?));
+    }
+    for row in keys? {
+        known.keys.insert((at(&row, 0)?, at(&row, 1)?), (at(&row, 2)?, at(&row, 3)?, at(&row, 4)?));
+    }
+    for row in event_ids? {
+        known.event_ids.insert((id_at(&row, 0)?, at(&row, 1)?));
+    }
+    Ok(known)
+}
+
+/// What is to be done with an item.
+enum Plan {
+    Write(Message),
+    /// A request with the same key made this message before.
+    Replay(MessageId),
+    /// An item of the same batch, at this place, has the same key.
+    Same(usize),
+    MatchAgain,
+    Refused(WriteError),
+}
+
+fn plan(shared: &Shared, items: &[&Matched], known: &mut Known, now: Timestamp) -> Vec<Plan> {
+    let retention = Duration::from_secs(shared.config.payload_retention_seconds);
+    let mut plans = Vec::with_capacity(items.len());
+    let mut keys: HashMap<(&str, [u8; 32]), usize> = HashMap::new();
+    for (place, item) in items.iter().enumerate() {
+        let new = &item.message;
+        let key = new.idempotency.as_ref().map(|key| (new.scope.environment.as_str(), key.digest));
+        // A repeated key is looked at before anything else, so that a replay is no conflict.
+        if let Some(key) = key {
+            let stored = known.keys.get(&(key.0.to_owned(), key.1.to_vec()));
+            let made = stored.filter(|(kind, _, expired)| *kind == Kind::Message as i16 && !expired);
+            if let Some(Ok(id)) = made.map(|(_, created, _)| id_of(created)) {
+                plans.push(Plan::Replay(id));
+                continue;
+            }
+            if let Some(same) = keys.get(&key) {
+                plans.push(Plan::Same(*same));
+                continue;
+            }
+        }
+        let application = new.scope.application;
+        let plan = match known.versions.get(&application).copied() {
+            None => Plan::Refused(WriteError::Missing),
+            Some(version) if version != item.version => Plan::MatchAgain,
+            Some(_) if !takes_name(known, application, new.event_id.as_ref()) => {
+                Plan::Refused(WriteError::Taken)
+            }
+            Some(_) => Plan::Write(Message {
+                id: shared.ids.next(now),
+                application,
+                event_id: new.event_id.clone(),
+                event_type: new.event_type.clone(),
+                channels: new.channels.clone(),
+                tags: new.tags.clone(),
+                content_type: new.content_type.clone(),
+                deliver_at: new.deliver_at,
+                payload_expires_at: now.plus(new.payload_lifetime.unwrap_or(retention)),
+                created_at: now,
+            }),
+        };
+        if let (Some(key), Plan::Write(_)) = (key, &plan) {
+            keys.insert(key, place);
+        }
+        plans.push(plan);
+    }
+    plans
+}
+
+/// Is the event id free? Then it is not any more.
+fn takes_name(known: &mut Known, application: ApplicationId, event_id: Option<&Uid>) -> bool {
+    event_id.is_none_or(|event_id| known.event_ids.insert((application, event_id.as_str().to_owned())))
+}
+
+async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Result<Vec<Answer>, Failure> {
+    let connection = own.get().await?;
+    let now = shared.clock.now();
+    let mut known = look(connection, items, now).await?;
+    let plans = plan(shared, items, &mut known, now);
+    let deliveries = deliveries(items, &plans, now);
+    let begun = Commits::timer();
+    let written = plans.iter().filter(|plan| matches!(plan, Plan::Write(_))).count();
+    if written == 0 {
+        connection.run("ROLLBACK").await?;
+    } else {
+        write(connection, items, &plans, &deliveries, &known, now).await?;
+        shared.commits.record(begun, written);
+    }
+    for (delivery, held) in deliveries {
+        shared.hand_over(delivery, held, now);
+    }
+    if written > 0 {
+        shared.claimable.notify_one();
+    }
+    answers(shared, connection, items, plans).await
+}
+
+async fn answers(
+    shared: &Shared,
+    connection: &Connection,
+    items: &[&Matched],
+    plans: Vec<Plan>,
+) -> Result<Vec<Answer>, Failure> {
+    let mut answers: Vec<Answer> = Vec::with_capacity(plans.len());
+    for (item, plan) in items.iter().zip(plans) {
+        let application = item.message.scope.application;
+        let answer = match plan {
+            Plan::Write(message) => Answer::Accepted(Box::new(Accepted { message, replayed: false })),
+            Plan::MatchAgain => {
+                shared.memory.changed(application);
+                Answer::MatchAgain
+            }
+            Plan::Refused(error) => Answer::Refused(error),
+            Plan::Same(place) => match answers.get(place) {
+                Some(Answer::Accepted(accepted)) => {
+                    Answer::Accepted(Box::new(Accepted { replayed: true, ..Accepted::clone(accepted) }))
+                }
+                _ => Answer::MatchAgain,
+            },
+            // What was made is gone with its retention: the record should be gone too. It goes by itself.
+            Plan::Replay(id) => match message_rows::of_id(connection, application, id, false).await? {
+                Some(found) => {
+                    Answer::Accepted(Box::new(Accepted { message: found.message, replayed: true }))
+                }
+                None => Answer::Refused(WriteError::Missing),
+            },
+        };
+        answers.push(answer);
+    }
+    Ok(answers)
+}
+
+/// All deliveries of what is written, and whether they are held.
+fn deliveries(items: &[&Matched], plans: &[Plan], now: Timestamp) -> Vec<(Handed, bool)> {
+    let mut all = Vec::new();
+    for (item, plan) in items.iter().zip(plans) {
+        let Plan::Write(message) = plan else { continue };
+        let new = &item.message;
+        let due_at = new.deliver_at.map_or(now, |at| at.max(now));
+        all.extend(item.matches.iter().map(|found| {
+            let handed = Handed {
+                delivery: first_delivery(message.id, found.endpoint),
+                scope: new.scope.clone(),
+                attempts: 0,
+                trigger: found.trigger,
+                payload: Some(new.payload.clone()),
+                content_type: new.content_type.clone(),
+                accepted_at: now,
+                due_at,
+                deadline_at: due_at.plus(found.age),
+                deaths: 0,
+            };
+            (handed, found.held)
+        }));
+    }
+    all
+}
+
+const MESSAGES: &str = "INSERT INTO message (id, application, event_id, event_type, channels, tags, content_type,
+        deliver_at, payload_expires_at, created_at, payload)
+     SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+        $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[])";
+/// Also for [`crate::deliveries`], which resends.
+pub(crate) const PENDING: &str = "INSERT INTO pending (message, endpoint, generation, application, shard, retry, attempts, deaths, cause, due_at,
+        deadline_at)
+     SELECT message, endpoint, generation, application, shard, false, 0, 0, cause, due_at, deadline_at
+     FROM unnest($1::bytea[], $2::bytea[], $3::int[], $4::bytea[], $5::smallint[], $6::smallint[], $7::bigint[],
+        $8::bigint[]) AS new (message, endpoint, generation, application, shard, cause, due_at, deadline_at)";
+/// A key whose record has expired is a new one.
+const REMEMBER: &str = "INSERT INTO idempotency (environment, digest, kind, created, expires_at)
+     SELECT environment, digest, $5, created, expires_at
+     FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bigint[]) AS new (environment, digest, created, expires_at)";
+const FORGET: &str = "DELETE FROM idempotency USING unnest($1::text[], $2::bytea[]) AS old (environment, digest)
+     WHERE idempotency.environment = old.environment AND idempotency.digest = old.digest AND expires_at <= $3";
+const NAME: &str = "INSERT INTO event_id (application, event_id, message)
+     SELECT * FROM unnest($1::bytea[], $2::text[], $3::bytea[])";
+const EXPIRE: &str =
+    "INSERT INTO payload_expiry (expires_at, message) SELECT * FROM unnest($1::bigint[], $2::bytea[])";
+
+/// Writes everything and commits, in one round trip.
+async fn write(
+    connection: &Connection,
+    items: &[&Matched],
+    plans: &[Plan],
+    deliveries: &[(Handed, bool)],
+    known: &Known,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let new: Vec<(&NewMessage, &Message)> = items
+        .iter()
+        .zip(plans)
+        .filter_map(|(item, plan)| match plan {
+            Plan::Write(message) => Some((&*item.message, message)),
+            _ => None,
+        })
+        .collect();
+    beside(connection, &new, known, now).await?;
+    let (messages, pending) = (connection.prepare(MESSAGES).await?, connection.prepare(PENDING).await?);
+    let all = |value: fn(&Message) -> Option<String>| {
+        new.iter().map(|(_, message)| value(message)).collect::<Vec<_>>()
+    };
+    let ids: Vec<&[u8]> = new.iter().map(|(_, message)| key(&message.id)).collect();
+    let applications: Vec<&[u8]> = new.iter().map(|(_, message)| key(&message.application)).collect();
+    let event_ids: Vec<_> =
+        new.iter().map(|(_, message)| message.event_id.as_ref().map(Uid::as_str)).collect();
+    let types: Vec<_> = new.iter().map(|(_, message)| EventTypeName::as_str(&message.event_type)).collect();
+    let channels = all(|message| join(message.channels.iter().map(Channel::as_str)));
+    let tags = all(|message| join(message.tags.iter().map(Tag::as_str)));
+    let content_types: Vec<_> = new.iter().map(|(_, message)| message.content_type.as_deref()).collect();
+    let deliver_at: Vec<_> =
+        new.iter().map(|(_, message)| message.deliver_at.map(Timestamp::as_micros)).collect();
+    let expires_at: Vec<_> = new.iter().map(|(_, message)| message.payload_expires_at.as_micros()).collect();
+    let created_at: Vec<_> = new.iter().map(|(_, message)| message.created_at.as_micros()).collect();
+    let payloads: Vec<&[u8]> = new.iter().map(|(new, _)| &new.payload[..]).collect();
+    let columns = PendingColumns::of(deliveries.iter().map(|(handed, _)| handed));
+    let client = connection.client();
+    let message_values: [&(dyn tokio_postgres::types::ToSql + Sync); 11] = [
+        &ids,
+        &applications,
+        &event_ids,
+        &types,
+        &channels,
+        &tags,
+        &content_types,
+        &deliver_at,
+        &expires_at,
+        &created_at,
+        &payloads,
+    ];
+    let pending_values = columns.values();
+    let asked = future::join3(
+        client.execute(&messages, &message_values),
+        async { if deliveries.is_empty() { Ok(0) } else { client.execute(&pending, &pending_values).await } },
+        client.batch_execute("COMMIT"),
+    );
+    let (messages, pending, committed) = connection.timed(asked.map(Ok)).await?;
+    messages?;
+    pending?;
+    Ok(committed?)
+}
+
+/// What only some messages have: keys, event ids, payloads that go early. An error of these aborts the transaction,
+/// whose `COMMIT` then undoes it.
+async fn beside(
+    connection: &Connection,
+    new: &[(&NewMessage, &Message)],
+    known: &Known,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let keyed: Vec<_> =
+        new.iter().filter_map(|(new, message)| Some((new, message, new.idempotency?))).collect();
+    if !keyed.is_empty() {
+        let environments: Vec<&str> = keyed.iter().map(|(new, ..)| new.scope.environment.as_str()).collect();
+        let digests: Vec<&[u8]> = keyed.iter().map(|(_, _, key)| &key.digest[..]).collect();
+        let created: Vec<&[u8]> = keyed.iter().map(|(_, message, _)| key(&message.id)).collect();
+        let until: Vec<i64> =
+            keyed.iter().map(|(_, _, key)| now.as_micros() + micros(key.lifetime)).collect();
+        if known.keys.values().any(|(_, _, expired)| *expired) {
+            connection.execute(FORGET, &[&environments, &digests, &now.as_micros()]).await?;
+        }
+        let kind = Kind::Message as i16;
+        connection.execute(REMEMBER, &[&environments, &digests, &created, &until, &kind]).await?;
+    }
+    let named: Vec<_> =
+        new.iter().filter_map(|(_, message)| Some((message, message.event_id.as_ref()?))).collect();
+    if !named.is_empty() {
+        let applications: Vec<&[u8]> = named.iter().map(|(message, _)| key(&message.application)).collect();
+        let names: Vec<&str> = named.iter().map(|(_, name)| name.as_str()).collect();
+        let ids: Vec<&[u8]> = named.iter().map(|(message, _)| key(&message.id)).collect();
+        connection.execute(NAME, &[&applications, &names, &ids]).await?;
+    }
+    let short: Vec<_> =
+        new.iter().filter(|(new, _)| new.payload_lifetime.is_some()).map(|(_, message)| message).collect();
+    if !short.is_empty() {
+        let until: Vec<i64> = short.iter().map(|message| message.payload_expires_at.as_micros()).collect();
+        let ids: Vec<&[u8]> = short.iter().map(|message| key(&message.id)).collect();
+        connection.execute(EXPIRE, &[&until, &ids]).await?;
+    }
+    Ok(())
+}
+
+/// The values of [`PENDING`].
+pub(crate) struct PendingColumns<'a> {
+    messages: Vec<&'a [u8]>,
+    endpoints: Vec<&'a [u8]>,
+    generations: Vec<i32>,
+    applications: Vec<&'a [u8]>,
+    shards: Vec<i16>,
+    causes: Vec<i16>,
+    due: Vec<i64>,
+    deadlines: Vec<i64>,
+}
+
+impl<'a> PendingColumns<'a> {
+    /// Of new deliveries.
+    pub(crate) fn of(deliveries: impl Iterator<Item = &'a Handed>) -> Self {
+        let mut columns = Self {
+            messages: Vec::new(),
+            endpoints: Vec::new(),
+            generations: Vec::new(),
+            applications: Vec::new(),
+            shards: Vec::new(),
+            causes: Vec::new(),
+            due: Vec::new(),
+            deadlines: Vec::new(),
+        };
+        for handed in deliveries {
+            columns.messages.push(key(&handed.delivery.message));
+            columns.endpoints.push(key(&handed.delivery.endpoint));
+            columns.generations.push(crate::values::number(handed.delivery.generation));
+            columns.applications.push(key(&handed.scope.application));
+            columns.shards.push(crate::shards::of(handed.delivery.endpoint));
+            columns.causes.push(i16::from(handed.trigger.code()));
+            columns.due.push(handed.due_at.as_micros());
+            columns.deadlines.push(handed.deadline_at.as_micros());
+        }
+        columns
+    }
+
+    /// In their order.
+    pub(crate) fn values(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 8] {
+        [
+            &self.messages,
+            &self.endpoints,
+            &self.generations,
+            &self.applications,
+            &self.shards,
+            &self.causes,
+            &self.due,
+            &self.deadlines,
+        ]
+    }
+}

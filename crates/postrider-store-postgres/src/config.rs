@@ -1,0 +1,72 @@
+//! Settings of the PostgreSQL store.
+
+use postrider_model::retry::RetryPolicy;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Settings of the PostgreSQL store. Unknown keys are refused.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `postgres://user:password@host:port/database`. Not part of this section: it decides which store is used.
+    #[serde(skip)]
+    pub url: SecretString,
+    /// Where this node keeps who it is, so that a restart goes on with its own work at once; `None` makes it a new node
+    /// at each start. Not part of the file: the server's own setting counts.
+    #[serde(skip)]
+    pub data_dir: Option<PathBuf>,
+    /// Connections for configuration and lists. Six more serve messages, results, claims and wake-ups.
+    pub connections: usize,
+    /// Commits of messages, and again of results, that may be under way at once, each on a connection of its own.
+    pub commits: usize,
+    /// Operations that share one commit at most.
+    pub batch: usize,
+    /// Operations that may wait for a commit. Beyond that callers wait, and after 5 seconds are told to come back.
+    pub write_queue: usize,
+    /// Payload bytes of just accepted messages that may be kept in memory until they are claimed.
+    pub hand_over_bytes: usize,
+    /// Endpoints whose configuration is kept in memory for matching and sending.
+    pub cached_endpoints: usize,
+    /// How long a payload is kept when the publisher does not say, in seconds.
+    pub payload_retention_seconds: u64,
+    /// How long a node that is not heard of keeps its work, in seconds: an attempt's longest time and 15 seconds.
+    pub lease_seconds: u64,
+    /// Wake-ups between nodes over `LISTEN` and `NOTIFY`. Off behind a pooler in transaction mode, where they cannot be:
+    /// then nodes look every `poll_milliseconds`.
+    pub listen: bool,
+    /// See `listen`.
+    pub poll_milliseconds: u64,
+    /// Open a database that may forget what it has committed (`fsync`, `full_page_writes` or `synchronous_commit` off).
+    pub dangerous_accept_data_loss: bool,
+    /// Longest time of an attempt, in seconds; none begins when the lease may end before it. Not part of the file: it
+    /// follows from the engine's settings.
+    #[serde(skip)]
+    pub attempt_seconds: u64,
+    /// Age at which deliveries of endpoints that set nothing of their own about retries expire, in seconds. Not part
+    /// of the file: it follows from the engine's retry policy.
+    #[serde(skip)]
+    pub delivery_deadline_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: SecretString::default(),
+            data_dir: None,
+            connections: 6,
+            commits: 2,
+            batch: 512,
+            write_queue: 4096,
+            hand_over_bytes: 64 * 1024 * 1024,
+            cached_endpoints: 20_000,
+            payload_retention_seconds: 30 * 24 * 3600,
+            lease_seconds: 35,
+            listen: true,
+            poll_milliseconds: 500,
+            dangerous_accept_data_loss: false,
+            attempt_seconds: 20,
+            delivery_deadline_seconds: RetryPolicy::default().deadline().as_secs(),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Connections: one at a time with its prepared statements, and a pool of them.
+//!
+//! A connection that broke, or whose transaction was left open because its caller went away, is closed and not used
+//! again: the database then undoes what was begun.
+
+use crate::{
+    OpenError,
+    address::Address,
+    failure::{Failure, closing, unavailable},
+};
+use postrider_store::StoreError;
+use std::{
+    collections::HashMap,
+    future::Future,
+    ops::Deref,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::{Client, Row, Statement, types::ToSql};
+
+/// How long a caller waits for a connection of the pool before it is told to come back.
+const POOL_WAIT: Duration = Duration::from_secs(5);
+/// How long the database may work at one statement.
+const STATEMENT_TIME: Duration = Duration::from_secs(20);
+/// How long an answer is waited for: beyond that the way there is cut.
+const ANSWER_TIME: Duration = Duration::from_secs(25);
+/// Statements kept prepared per connection: more than there are in this crate.
+const STATEMENTS: usize = 256;
+
+/// The values of a statement.
+pub(crate) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A connection.
+pub(crate) struct Connection {
+    client: Client,
+    statements: Mutex<HashMap<String, Statement>>,
+    broken: AtomicBool,
+}
+
+impl Connection {
+    /// Connects, for callers of the contract.
+    pub(crate) async fn open(address: &Address, durable: bool) -> Result<Self, Failure> {
+        Self::first(address, durable).await.map_err(|error| unavailable(error.to_string()).into())
+    }
+
+    /// Connects, with the reasons for an operator. Without `durable`, commits do not wait for the disk.
+    pub(crate) async fn first(address: &Address, durable: bool) -> Result<Self, OpenError> {
+        let refused = |error| OpenError::of_connecting(address.shown(), &error);
+        let (client, connection) = address.connect().await.map_err(refused)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the database ended");
+            }
+        });
+        let commit = if durable { "" } else { "SET synchronous_commit = off;" };
+        let timeout = STATEMENT_TIME.as_millis();
+        let settings = format!(
+            "SET search_path = postrider; SET statement_timeout = {timeout}; SET client_min_messages = error; {commit}"
+        );
+        client.batch_execute(&settings).await.map_err(refused)?;
+        Ok(Self { client, statements: Mutex::default(), broken: AtomicBool::new(false) })
+    }
+
+    /// Is it of no use any more?
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed) || self.client.is_closed()
+    }
+
+    /// It must not be used again.
+    pub(crate) fn give_up(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// The client itself, for what is sent without waiting.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The prepared statement of a text.
+    pub(crate) async fn prepare(&self, text: &str) -> Result<Statement, Failure> {
+        let known = self.statements.lock().unwrap_or_else(PoisonError::into_inner).get(text).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let statement = self.timed(self.client.prepare(text)).await?;
+        let mut statements = self.statements.lock().unwrap_or_else(PoisonError::into_inner);
+        if statements.len() >= STATEMENTS {
+            statements.clear();
+        }
+        statements.insert(text.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Rows of a statement.
+    pub(crate) async fn query(&self, text: &str, values: Values<'_>) -> Result<Vec<Row>, Failure> {
+        let statement = self.prepare(text).await?;
+        self.timed(self.client.query(&statement, values)).await
+    }
+
+    /// The first row of a statement.
+    pub(crate) async fn first_row(&self, text: &str, values: Values<'_>) -> Result<Option<Row>, Failure> {
+        Ok(self.query(text, values).await?.into_iter().next())
+    }
+
+    /// How many rows a statement changed.
+    pub(crate) async fn execute(&self, text: &str, values: Values<'_>) -> Result<u64, Failure> {
+        let statement = self.prepare(text).await?;
+        self.timed(self.client.execute(&statement, values)).await
+    }
+
+    /// Statements without values and rows, one after the other.
+    pub(crate) async fn run(&self, text: &str) -> Result<(), Failure> {
+        self.timed(self.client.batch_execute(text)).await
+    }
+
+    /// Waits for an answer, not for ever: silence means that the way is cut.
+    pub(crate) async fn timed<T>(
+        &self,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(ANSWER_TIME, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                if error.as_db_error().is_none() || error.is_closed() {
+                    self.give_up();
+                }
+                Err(error.into())
+            }
+            Err(_) => {
+                self.give_up();
+                Err(unavailable("the database does not answer".to_owned()).into())
+            }
+        }
+    }
+}
+
+/// A bounded number of connections for whoever needs one.
+pub(crate) struct Pool {
+    address: Address,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+/// A connection lent by the pool.
+pub(crate) struct Lent {
+    connection: Option<Connection>,
+    pool: Arc<Pool>,
+    /// Nothing was left half done.
+    clean: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    /// Of at most `most` connections.
+    pub(crate) fn new(address: Address, most: usize) -> Arc<Self> {
+        Arc::new(Self { address, idle: Mutex::default(), permits: Arc::new(Semaphore::new(most.max(1))) })
+    }
+
+    /// A connection, waited for when all are lent.
+    pub(crate) async fn get(self: &Arc<Self>) -> Result<Lent, Failure> {
+        let permit = tokio::time::timeout(POOL_WAIT, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = match permit {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) => return Err(closing().into()),
+            Err(_) => return Err(unavailable("all connections to the database are busy".to_owned()).into()),
+        };
+        let idle = loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            if idle.as_ref().is_none_or(|idle| !idle.is_broken()) {
+                break idle;
+            }
+        };
+        let connection = match idle {
+            Some(idle) => idle,
+            None => Connection::open(&self.address, true).await?,
+        };
+        Ok(Lent { connection: Some(connection), pool: Arc::clone(self), clean: true, _permit: permit })
+    }
+
+    /// Lends none any more.
+    pub(crate) fn close(&self) {
+        self.permits.close();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Lent {
+    /// A transaction begins: until [`Self::end`] the connection is not given back.
+    pub(crate) async fn begin(&mut self, kind: &str) -> Result<(), Failure> {
+        self.clean = false;
+        self.run(kind).await
+    }
+
+    /// The transaction ended, either way.
+    pub(crate) async fn end(&mut self, commit: bool) -> Result<(), Failure> {
+        self.run(if commit { "COMMIT" } else { "ROLLBACK" }).await?;
+        self.clean = true;
+        Ok(())
+    }
+}
+
+impl Deref for Lent {
+    type Target = Connection;
+
+    #[expect(clippy::expect_used, reason = "it is taken out only when the loan ends")]
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("lent")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && self.clean
+            && !connection.is_broken()
+            && !self.pool.permits.is_closed()
+        {
+            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+    }
+}
+
+/// A connection of its own for one task, opened when needed and again after it broke.
+pub(crate) struct Own {
+    address: Address,
+    durable: bool,
+    connection: Option<Connection>,
+}
+
+impl Own {
+    /// Not connected yet.
+    pub(crate) fn new(address: Address, durable: bool) -> Self {
+        Self { address, durable, connection: None }
+    }
+
+    /// The connection.
+    pub(crate) async fn get(&mut self) -> Result<&Connection, Failure> {
+        if self.connection.as_ref().is_none_or(Connection::is_broken) {
+            self.connection = None;
+            let connection = Connection::open(&self.address, self.durable).await?;
+            return Ok(self.connection.insert(connection));
+        }
+        self.connection
+            .as_ref()
+            .ok_or_else(|| StoreError::Internal { detail: "no connection".to_owned() }.into())
+    }
+
+    /// Something was left half done.
+    pub(crate) fn give_up(&mut self) {
+        self.connection = None;
+    }
+}

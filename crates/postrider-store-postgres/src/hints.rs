@@ -1,0 +1,350 @@
+//! Wake-ups between nodes: what one of them committed and another one should look at soon.
+//!
+//! Sent after the commit in statements of their own, which carry all that gathered meanwhile: `NOTIFY` inside of
+//! transactions would make their commits wait for each other. Losing one costs latency only: every node looks around
+//! from time to time (see `keeper`).
+
+use crate::{
+    Shared,
+    agenda::Part,
+    connection::Own,
+    failure::Failure,
+    identity::{NodeId, parse, show},
+    values::id_of,
+};
+use postrider_model::{
+    delivery::DeliveryId,
+    id::{ApiKeyId, ApplicationId, EndpointId, Kind},
+    time::Timestamp,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::Notify;
+use tokio_postgres::{AsyncMessage, Client};
+
+/// The channel that all nodes of a database listen to.
+pub(crate) const CHANNEL: &str = "postrider";
+/// A wake-up must be shorter than 8000 bytes.
+const BYTES: usize = 7_000;
+/// Lines that are kept to be sent; beyond them everybody is told to look at everything.
+const LINES: usize = 5_000;
+/// How long after a failure the next wake-up is sent.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What others are to hear.
+#[derive(Default)]
+pub(crate) struct Hints {
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// New deliveries of an endpoint: its application, the earliest due time, how many.
+    work: BTreeMap<EndpointId, (ApplicationId, Timestamp, u64)>,
+    lines: BTreeSet<String>,
+}
+
+/// What was heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Something to do for an endpoint.
+    Work { application: ApplicationId, endpoint: EndpointId, due: Timestamp, count: u64 },
+    /// The configuration at or below an application changed.
+    Changed(ApplicationId),
+    /// An API key was revoked.
+    Revoked(ApiKeyId),
+    /// A delivery ended without a result.
+    Ended(DeliveryId),
+    /// Shards came or went.
+    Shards,
+    /// Too much to say.
+    Everything,
+}
+
+impl Hints {
+    fn say(&self, add: impl FnOnce(&mut Waiting)) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        add(&mut waiting);
+        if waiting.lines.len() + waiting.work.len() > LINES {
+            *waiting = Waiting::default();
+            waiting.lines.insert("all".to_owned());
+        }
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// New deliveries of an endpoint that another node serves.
+    pub(crate) fn work(&self, application: ApplicationId, endpoint: EndpointId, due: Timestamp) {
+        self.say(|waiting| {
+            let entry = waiting.work.entry(endpoint).or_insert((application, due, 0));
+            entry.1 = entry.1.min(due);
+            entry.2 += 1;
+        });
+    }
+
+    /// The configuration at or below an application changed.
+    pub(crate) fn changed(&self, application: ApplicationId, _version: u64) {
+        self.say(|waiting| {
+            waiting.lines.insert(format!("app {}", hex(&application)));
+        });
+    }
+
+    /// An API key was revoked.
+    pub(crate) fn revoked(&self, id: ApiKeyId) {
+        self.say(|waiting| {
+            waiting.lines.insert(format!("key {}", hex(&id)));
+        });
+    }
+
+    /// A delivery of another node's endpoint ended without a result.
+    pub(crate) fn ended(&self, delivery: DeliveryId) {
+        let (message, endpoint) = (hex(&delivery.message), hex(&delivery.endpoint));
+        let line = format!("end {message} {endpoint} {}", delivery.generation);
+        self.say(|waiting| {
+            waiting.lines.insert(line);
+        });
+    }
+
+    /// Shards came or went.
+    pub(crate) fn shards(&self) {
+        self.say(|waiting| {
+            waiting.lines.insert("shards".to_owned());
+        });
+    }
+
+    /// What one wake-up holds of what waits, after the line that says who speaks.
+    fn take(&self, node: &NodeId) -> Option<String> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = show(node);
+        let empty = text.len();
+        while text.len() < BYTES
+            && let Some(line) = waiting.lines.pop_first()
+        {
+            let _ = write!(text, "\n{line}");
+        }
+        while text.len() < BYTES
+            && let Some((endpoint, (application, due, count))) = waiting.work.pop_first()
+        {
+            let (application, endpoint) = (hex(&application), hex(&endpoint));
+            let _ = write!(text, "\nwork {application} {endpoint} {} {count}", due.as_micros());
+        }
+        (text.len() > empty).then_some(text)
+    }
+
+    fn forget(&self) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting::default();
+    }
+}
+
+/// Sends wake-ups until the store closes.
+pub(crate) async fn send(shared: Arc<Shared>) {
+    let mut own = Own::new(shared.address.clone(), false);
+    while !shared.is_closed() {
+        let Some(text) = shared.hints.take(&shared.node()) else {
+            shared.hints.wake.notified().await;
+            continue;
+        };
+        if !shared.config.listen {
+            shared.hints.forget();
+            continue;
+        }
+        if let Err(failure) = notify(&mut own, &text).await {
+            let error = postrider_store::StoreError::from(failure);
+            tracing::debug!(%error, "a wake-up could not be sent");
+            own.give_up();
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn notify(own: &mut Own, text: &str) -> Result<(), Failure> {
+    own.get().await?.query("SELECT pg_notify($1, $2)", &[&CHANNEL, &text]).await?;
+    Ok(())
+}
+
+/// Hears wake-ups until the store closes.
+pub(crate) async fn hear(shared: Arc<Shared>) {
+    while shared.config.listen && !shared.is_closed() {
+        if let Err(error) = listen(&shared).await {
+            tracing::debug!(error, "wake-ups cannot be heard");
+        }
+        shared.keeper.deaf();
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn listen(shared: &Arc<Shared>) -> Result<(), String> {
+    let shown = |error: tokio_postgres::Error| error.to_string();
+    let (client, mut connection) = shared.address.connect().await.map_err(shown)?;
+    let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
+    let (begun, mut listening) = tokio::sync::oneshot::channel::<Client>();
+    tokio::spawn(async move {
+        let done = client.batch_execute(&format!("LISTEN {CHANNEL}")).await;
+        if done.is_ok() {
+            // Kept there: the connection ends with its client.
+            let _ = begun.send(client);
+        }
+    });
+    let mut kept = None;
+    loop {
+        let message = tokio::select! {
+            message = futures_util::StreamExt::next(&mut messages) => message,
+            client = &mut listening, if kept.is_none() => {
+                kept = Some(client.map_err(|_| "LISTEN was refused".to_owned())?);
+                // What was said before is in the database.
+                shared.keeper.hears();
+                continue;
+            }
+            () = shared.closing.notified() => return Ok(()),
+        };
+        match message {
+            Some(Ok(AsyncMessage::Notification(notification))) => heard(shared, notification.payload()),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(shown(error)),
+            None => return Err("the connection ended".to_owned()),
+        }
+    }
+}
+
+fn heard(shared: &Arc<Shared>, text: &str) {
+    let mut lines = text.lines();
+    let speaker = lines.next().and_then(parse);
+    if speaker.is_none_or(|speaker| speaker == shared.node()) {
+        return;
+    }
+    let now = shared.clock.now();
+    let mut changed = Vec::new();
+    for line in lines {
+        match read(line) {
+            Some(Heard::Work { application, endpoint, due, count }) if shared.owns(endpoint) => {
+                let mut agenda = shared.agenda();
+                agenda.lies_in_database(application, endpoint, Part::First, None, due, now);
+                agenda.counted(count);
+            }
+            Some(Heard::Ended(delivery)) if shared.owns(delivery.endpoint) => {
+                shared.agenda().settled(delivery, now);
+            }
+            Some(Heard::Work { .. } | Heard::Ended(_)) => {}
+            Some(Heard::Changed(application)) => {
+                shared.memory.changed(application);
+                changed.push(application);
+            }
+            Some(Heard::Revoked(id)) => shared.memory.api_key_changed(id),
+            Some(Heard::Shards) => shared.keeper.hurry(),
+            Some(Heard::Everything) | None => {
+                shared.memory.all_changed();
+                shared.keeper.look_around();
+            }
+        }
+    }
+    if !changed.is_empty() {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move { crate::keeper::endpoints_changed(&shared, &changed).await });
+    }
+    shared.claimable.notify_one();
+}
+
+fn hex<K: Kind>(id: &postrider_model::id::Id<K>) -> String {
+    id.ksuid().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn id<K: Kind>(text: &str) -> Option<postrider_model::id::Id<K>> {
+    let digits = text.as_bytes();
+    if digits.len() != 40 {
+        return None;
+    }
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Vec<u8> = digits.chunks(2).map(byte).collect::<Option<_>>()?;
+    id_of(&bytes).ok()
+}
+
+/// A line of a wake-up; `None` for what a later release says.
+fn read(line: &str) -> Option<Heard> {
+    let words: Vec<&str> = line.split(' ').collect();
+    Some(match words.as_slice() {
+        ["work", application, endpoint, due, count] => Heard::Work {
+            application: id(application)?,
+            endpoint: id(endpoint)?,
+            due: Timestamp::from_micros(due.parse().ok()?),
+            count: count.parse().ok()?,
+        },
+        ["app", application] => Heard::Changed(id(application)?),
+        ["key", key] => Heard::Revoked(id(key)?),
+        ["end", message, endpoint, generation] => Heard::Ended(DeliveryId {
+            message: id(message)?,
+            endpoint: id(endpoint)?,
+            generation: generation.parse().ok()?,
+        }),
+        ["shards"] => Heard::Shards,
+        ["all"] => Heard::Everything,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postrider_model::id::Ksuid;
+
+    fn some<K: Kind>(byte: u8) -> postrider_model::id::Id<K> {
+        postrider_model::id::Id::new(Ksuid::from_bytes([byte; 20]))
+    }
+
+    fn heard(hints: &Hints) -> Vec<Heard> {
+        let text = hints.take(&[7; 16]).unwrap_or_default();
+        assert!(text.len() < 8000);
+        text.lines().skip(1).filter_map(read).collect()
+    }
+
+    #[test]
+    fn what_is_said_is_heard_once_and_together() {
+        let hints = Hints::default();
+        let at = Timestamp::from_micros;
+        hints.work(some(1), some(2), at(9));
+        hints.work(some(1), some(2), at(5));
+        hints.changed(some(1), 3);
+        hints.changed(some(1), 4);
+        hints.revoked(some(4));
+        let delivery = DeliveryId { message: some(5), endpoint: some(6), generation: 7 };
+        hints.ended(delivery);
+        hints.shards();
+        let expected = [
+            Heard::Changed(some(1)),
+            Heard::Ended(delivery),
+            Heard::Revoked(some(4)),
+            Heard::Shards,
+            Heard::Work { application: some(1), endpoint: some(2), due: at(5), count: 2 },
+        ];
+        assert_eq!(heard(&hints), expected);
+        assert_eq!(hints.take(&[7; 16]), None);
+    }
+
+    #[test]
+    fn too_much_to_say_becomes_one_word() {
+        let hints = Hints::default();
+        for generation in 0..=5_001 {
+            hints.ended(DeliveryId { message: some(5), endpoint: some(6), generation });
+        }
+        assert_eq!(heard(&hints)[0], Heard::Everything);
+    }
+
+    #[test]
+    fn long_talk_comes_in_pieces() {
+        let hints = Hints::default();
+        for generation in 0..200 {
+            hints.ended(DeliveryId { message: some(5), endpoint: some(6), generation });
+        }
+        let mut all = 0;
+        while let Some(text) = hints.take(&[7; 16]) {
+            assert!(text.len() < 8000);
+            all += text.lines().count() - 1;
+        }
+        assert_eq!(all, 200);
+        assert_eq!(read("something new"), None);
+    }
+}
