@@ -5,6 +5,7 @@
 mod accepting;
 mod authenticating;
 mod blocking;
+mod breaking;
 mod canaries;
 mod changing;
 mod configuring;
@@ -25,3 +26,4 @@ mod retention;
 mod retrying;
 mod surviving;
 mod tenancy;
+mod throttling;
