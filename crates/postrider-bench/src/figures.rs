@@ -118,6 +118,11 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// A whole number for people.
+pub(crate) fn whole(number: impl TryInto<u64>) -> String {
+    thousands(crate::world::count(number.try_into().unwrap_or(u64::MAX)))
+}
+
 /// With a comma every three digits.
 fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());

@@ -9,7 +9,7 @@ use crate::{
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -27,6 +27,10 @@ use tokio::{
 /// Groups of endpoints that can be told apart.
 const GROUPS: usize = 8;
 const READ_BYTES: usize = 16 * 1024;
+/// Addresses that endpoints are spread over, on loopback.
+const ORIGINS: u32 = 16;
+/// Ports that are tried until one is free on all of them.
+const PORT_TRIES: u32 = 20;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -56,8 +60,8 @@ pub(crate) enum Manner {
 /// A receiver at work; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    /// What endpoints' URLs begin with.
-    url: String,
+    /// What endpoints' URLs begin with: they take turns.
+    origins: Vec<String>,
     epoch: Instant,
     groups: Arc<[GroupState; GROUPS]>,
     /// Both until it is dropped.
@@ -84,28 +88,33 @@ impl Receiver {
     /// Starts it; times in payloads count from `epoch`. `public` is the URL under which a server on another machine
     /// reaches it.
     pub(crate) fn start(listen: SocketAddr, public: Option<&str>, epoch: Instant) -> Result<Self> {
-        let listener = listen_on(listen)?;
-        let address = listener.local_addr()?;
-        let url =
-            public.map_or_else(|| format!("http://{address}"), |url| url.trim_end_matches('/').to_owned());
+        let listeners = listen_on(listen)?;
+        let origins = match public {
+            Some(url) => vec![url.trim_end_matches('/').to_owned()],
+            None => listeners
+                .iter()
+                .map(|listener| Ok(format!("http://{}", listener.local_addr()?)))
+                .collect::<Result<_>>()?,
+        };
         let groups = Arc::new([(); GROUPS].map(|()| GroupState::new()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let seen = Arc::clone(&groups);
         let thread = std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
             runtime.block_on(async {
-                tokio::select! {
-                    _ = accept(listener, seen, epoch) => {}
-                    _ = stopped => {}
+                for listener in listeners {
+                    tokio::spawn(accept(listener, Arc::clone(&seen), epoch));
                 }
+                // Everything ends with the runtime.
+                let _ = stopped.await;
             });
         })?;
-        Ok(Self { url, epoch, groups, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { origins, epoch, groups, stop: Some(stop), thread: Some(thread) })
     }
 
     /// The URL of an endpoint.
     pub(crate) fn url(&self, group: Group, number: usize) -> String {
-        format!("{}/{group}/{number}", self.url)
+        format!("{}/{group}/{number}", self.origins[number % self.origins.len()])
     }
 
     /// Tells a group how to answer from now on.
@@ -161,7 +170,33 @@ impl Drop for Receiver {
     }
 }
 
-fn listen_on(address: SocketAddr) -> Result<TcpListener> {
+/// On loopback, several addresses with one port: endpoints of different customers are different servers, and a sender may
+/// keep connections for each of them.
+fn listen_on(address: SocketAddr) -> Result<Vec<TcpListener>> {
+    let mut error = None;
+    for _ in 0..PORT_TRIES {
+        let first = listen_at(address)?;
+        let port = first.local_addr()?.port();
+        let more = match address.ip() {
+            IpAddr::V4(ip) if ip.is_loopback() => ORIGINS,
+            _ => 1,
+        };
+        let others = (1..more).map(|number| match address.ip() {
+            IpAddr::V4(ip) => {
+                listen_at(SocketAddr::new(Ipv4Addr::from_bits(ip.to_bits() + number).into(), port))
+            }
+            IpAddr::V6(_) => listen_at(address),
+        });
+        match others.collect::<Result<Vec<_>>>() {
+            Ok(others) => return Ok(std::iter::once(first).chain(others).collect()),
+            // Somebody has that port on one of the addresses.
+            Err(taken) => error = Some(taken),
+        }
+    }
+    Err(error.unwrap_or_else(|| anyhow::anyhow!("the receiver found no free port")))
+}
+
+fn listen_at(address: SocketAddr) -> Result<TcpListener> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -315,6 +350,20 @@ mod tests {
         }
     }
 
+    /// Else the pool of one origin would be the bound of all endpoints.
+    #[test]
+    fn endpoints_are_spread_over_origins() {
+        let receiver = Receiver::start(SocketAddr::from(([127, 0, 0, 1], 0)), None, Instant::now()).unwrap();
+        let (first, second) = (receiver.url(0, 0), receiver.url(0, 1));
+        assert!(first.starts_with("http://127.0.0.1:") && first.ends_with("/0/0"), "{first}");
+        assert!(second.starts_with("http://127.0.0.2:") && second.ends_with("/0/1"), "{second}");
+        assert!(receiver.url(3, 16).starts_with("http://127.0.0.1:"));
+        drop(receiver);
+        let named = SocketAddr::from(([127, 0, 0, 1], 0));
+        let receiver = Receiver::start(named, Some("http://bench.example.com/"), Instant::now()).unwrap();
+        assert_eq!(receiver.url(1, 7), "http://bench.example.com/1/7");
+    }
+
     #[test]
     fn the_group_stands_first_in_the_path() {
         assert_eq!((group_of("/3/17"), group_of("/0/1"), group_of("/"), group_of("/webhooks")), (3, 0, 0, 7));
@@ -323,8 +372,7 @@ mod tests {
     #[test]
     fn repeated_and_missing_messages_are_told_apart() {
         let groups = Arc::new([(); GROUPS].map(|()| GroupState::new()));
-        let receiver =
-            Receiver { url: String::new(), epoch: Instant::now(), groups, stop: None, thread: None };
+        let receiver = Receiver { origins: vec![], epoch: Instant::now(), groups, stop: None, thread: None };
         receiver.count_serials(1);
         for serial in [0, 2, 2] {
             receiver.groups[1].note(Some(Stamp { sent: 0, serial }), 5);

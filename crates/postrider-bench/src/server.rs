@@ -51,8 +51,8 @@ impl Access {
 /// How servers are started.
 #[derive(Debug, Clone)]
 pub(crate) enum Launch {
-    /// A program, on a new directory in `scratch`.
-    Program { program: Program, scratch: Option<PathBuf> },
+    /// A program, on a new directory in `scratch`, measured together with other processes that run already.
+    Program { program: Program, scratch: Option<PathBuf>, pids: Vec<u32> },
     /// It runs already. Its processes are measured when they are known.
     Running { access: Access, pids: Vec<u32> },
 }
@@ -62,8 +62,9 @@ pub(crate) enum Launch {
 pub(crate) enum Program {
     /// `postrider serve --dev` with further arguments.
     Postrider { binary: PathBuf, arguments: Vec<String> },
-    /// A line for the shell, which starts a server and what belongs to it; where it will listen.
-    Command { line: String, access: Access },
+    /// A line for the shell, which starts a server and what belongs to it; where it will listen, unless it writes that to
+    /// `dev.json` in its directory, as `--dev` does.
+    Command { line: String, access: Option<Access> },
 }
 
 /// A server; the process is killed, and its directory removed, when this is dropped.
@@ -82,8 +83,9 @@ enum Kind {
 #[derive(Debug)]
 struct Own {
     program: Program,
-    environment: Vec<(String, String)>,
     process: Process,
+    /// Measured too.
+    beside: Vec<u32>,
     data: TempDir,
 }
 
@@ -101,16 +103,11 @@ struct Process(Child);
 impl Launch {
     /// Starts one and waits until it listens.
     pub(crate) async fn start(&self) -> Result<Server> {
-        self.start_with(&[]).await
-    }
-
-    /// With settings of its own: `POSTRIDER_…` variables.
-    pub(crate) async fn start_with(&self, environment: &[(&str, &str)]) -> Result<Server> {
         match self {
             Self::Running { access, pids } => {
                 Ok(Server { access: access.clone(), kind: Kind::Running { pids: pids.clone() } })
             }
-            Self::Program { program, scratch } => {
+            Self::Program { program, scratch, pids } => {
                 let mut folder = tempfile::Builder::new();
                 let folder = folder.prefix("postrider-bench-");
                 let data = match scratch {
@@ -118,12 +115,8 @@ impl Launch {
                     None => folder.tempdir(),
                 };
                 let data = data.context("a directory for the database (`--scratch` names another place)")?;
-                let environment: Vec<_> = environment
-                    .iter()
-                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                    .collect();
-                let process = Process::start(program, &environment, data.path())?;
-                let mut own = Own { program: program.clone(), environment, process, data };
+                let process = Process::start(program, data.path(), false)?;
+                let mut own = Own { program: program.clone(), process, beside: pids.clone(), data };
                 let access = own.listening().await?;
                 Ok(Server { access, kind: Kind::Own(Box::new(own)) })
             }
@@ -141,7 +134,7 @@ impl Server {
     pub(crate) fn measured(&self) -> Measured {
         match &self.kind {
             Kind::Own(own) => Measured {
-                pids: own.process.0.id().into_iter().collect(),
+                pids: own.process.0.id().into_iter().chain(own.beside.iter().copied()).collect(),
                 data: Some(own.data.path().to_owned()),
             },
             Kind::Running { pids } => Measured { pids: pids.clone(), data: None },
@@ -153,11 +146,12 @@ impl Server {
         let Kind::Own(own) = &mut self.kind else { bail!("only a server of our own can be restarted") };
         own.process.kill_group();
         own.process.0.wait().await?;
-        if let Program::Postrider { .. } = own.program {
-            fs::remove_file(ready_file(own.data.path()))?;
+        let ready = ready_file(own.data.path());
+        if ready.exists() {
+            fs::remove_file(ready)?;
         }
         let started = Instant::now();
-        own.process = Process::start(&own.program, &own.environment, own.data.path())?;
+        own.process = Process::start(&own.program, own.data.path(), true)?;
         self.access = own.listening().await?;
         Ok(started.elapsed())
     }
@@ -188,9 +182,12 @@ impl Server {
 impl Measured {
     /// What it has used so far, with its children, by the name of the program.
     pub(crate) fn usage(&self) -> Result<BTreeMap<String, Usage>> {
-        let mut all = BTreeMap::new();
+        let mut all: BTreeMap<String, Usage> = BTreeMap::new();
         for pid in &self.pids {
-            all.extend(usage::of_tree(*pid)?);
+            for (name, usage) in usage::of_tree(*pid)? {
+                let sum = all.remove(&name).map_or(usage, |sum| sum + usage);
+                all.insert(name, sum);
+            }
         }
         Ok(all)
     }
@@ -223,8 +220,11 @@ impl Own {
         let started = Instant::now();
         while started.elapsed() < START {
             let access = match &self.program {
-                Program::Postrider { .. } => read_access(&ready_file(self.data.path()))?,
-                Program::Command { access, .. } => is_healthy(access).await.then(|| access.clone()),
+                Program::Command { access: Some(access), .. } if is_healthy(access).await => {
+                    Some(access.clone())
+                }
+                Program::Command { access: Some(_), .. } => None,
+                _ => read_access(&ready_file(self.data.path()))?,
             };
             if let Some(access) = access {
                 return Ok(access);
@@ -245,7 +245,7 @@ impl Own {
 }
 
 impl Process {
-    fn start(program: &Program, environment: &[(String, String)], data: &Path) -> Result<Self> {
+    fn start(program: &Program, data: &Path, again: bool) -> Result<Self> {
         let log = File::options().create(true).append(true).open(log_of(data))?;
         let mut command = match program {
             Program::Postrider { binary, arguments } => {
@@ -259,13 +259,16 @@ impl Process {
             }
             Program::Command { line, .. } => {
                 let mut command = Command::new("sh");
-                command.arg("-c").arg(line).env("BENCH_DATA_DIR", data);
+                command
+                    .arg("-c")
+                    .arg(line)
+                    .env("BENCH_DATA_DIR", data)
+                    .env("BENCH_RESTART", if again { "1" } else { "" });
                 command
             }
         };
         let process = command
             .env("POSTRIDER_LOG__LEVEL", "warn")
-            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -351,7 +354,7 @@ mod tests {
     async fn a_server_that_dies_at_once_is_told_with_its_last_words() {
         let arguments = vec!["no such file".to_owned()];
         let program = Program::Postrider { binary: PathBuf::from("/bin/ls"), arguments };
-        let launch = Launch::Program { program, scratch: None };
+        let launch = Launch::Program { program, scratch: None, pids: vec![] };
         let error = launch.start().await.unwrap_err().to_string();
         assert!(error.contains("ended with") && error.contains("ls:"), "{error}");
     }

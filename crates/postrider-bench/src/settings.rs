@@ -93,8 +93,9 @@ pub(crate) struct Options {
     #[arg(long = "server-arg", global = true, allow_hyphen_values = true, conflicts_with = "target")]
     server_arguments: Vec<String>,
     /// A line for the shell that starts the server instead, with what belongs to it; its children are measured too.
-    /// Needs --target and --token; `$BENCH_DATA_DIR` is an empty directory for its data
-    #[arg(long, global = true, requires = "target")]
+    /// `$BENCH_DATA_DIR` is an empty directory for its data, `$BENCH_RESTART` is 1 when it is started there again. With
+    /// `serve --dev --data-dir $BENCH_DATA_DIR`, --target and --token are not needed
+    #[arg(long, global = true, conflicts_with = "server")]
     server_command: Option<String>,
     /// A running server to measure instead of a new one, `http://host:port`
     #[arg(long, global = true, requires = "token")]
@@ -102,8 +103,8 @@ pub(crate) struct Options {
     /// Its API key
     #[arg(long, global = true, requires = "target")]
     token: Option<String>,
-    /// A process of the running server, measured with its children; can be repeated
-    #[arg(long = "pid", global = true, requires = "target")]
+    /// A further process to measure with its children, of a running server or of its database; can be repeated
+    #[arg(long = "pid", global = true)]
     pids: Vec<u32>,
     /// Where the receiver of deliveries listens
     #[arg(long, global = true, default_value = "127.0.0.1:0")]
@@ -201,21 +202,18 @@ impl Options {
             (Some(target), Some(token)) => Some(Access::of(target, token)?),
             _ => None,
         };
-        let scratch = self.scratch.clone();
-        Ok(match (access, &self.server_command) {
-            (Some(access), Some(line)) => {
-                Launch::Program { program: Program::Command { line: line.clone(), access }, scratch }
-            }
-            (Some(access), None) => Launch::Running { access, pids: self.pids.clone() },
-            (None, _) => {
+        let program = match (access, &self.server_command) {
+            (access, Some(line)) => Program::Command { line: line.clone(), access },
+            (Some(access), None) => return Ok(Launch::Running { access, pids: self.pids.clone() }),
+            (None, None) => {
                 let binary = match &self.server {
                     Some(path) => path.canonicalize().with_context(|| format!("no {}", path.display()))?,
                     None => std::env::current_exe()?.with_file_name("postrider"),
                 };
-                let arguments = self.server_arguments.clone();
-                Launch::Program { program: Program::Postrider { binary, arguments }, scratch }
+                Program::Postrider { binary, arguments: self.server_arguments.clone() }
             }
-        })
+        };
+        Ok(Launch::Program { program, scratch: self.scratch.clone(), pids: self.pids.clone() })
     }
 }
 
@@ -249,8 +247,8 @@ mod tests {
     }
 
     #[test]
-    fn a_command_says_where_it_listens() {
-        assert!(settings("bench steady --server-command ./start").is_err());
+    fn a_command_may_say_where_it_listens() {
+        assert!(settings("bench steady --server-command ./start").unwrap().launch.is_own());
         let line = "bench steady --server-command ./start --target http://127.0.0.1:1 --token k";
         assert!(settings(line).unwrap().launch.is_own());
     }

@@ -52,7 +52,7 @@ pub(crate) fn threads_named(name: &str) -> Result<f64> {
 
 /// A process and all its descendants, by the name of their program.
 pub(crate) fn of_tree(pid: u32) -> Result<BTreeMap<String, Usage>> {
-    let mut usages = BTreeMap::new();
+    let mut usages: BTreeMap<String, Usage> = BTreeMap::new();
     let (name, usage) = of(pid)?;
     usages.insert(name, usage);
     let mut rest = children(pid);
@@ -60,8 +60,8 @@ pub(crate) fn of_tree(pid: u32) -> Result<BTreeMap<String, Usage>> {
         rest.extend(children(child));
         // A child may end while they are read.
         if let Ok((name, usage)) = of(child) {
-            let sum = usages.entry(name).or_insert(Usage { cpu_seconds: 0.0, rss_bytes: 0, waits: 0 });
-            *sum = *sum + usage;
+            let sum = usages.remove(&name).map_or(usage, |sum| sum + usage);
+            usages.insert(name, sum);
         }
     }
     Ok(usages)

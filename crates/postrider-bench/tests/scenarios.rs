@@ -187,24 +187,53 @@ fn a_running_server_is_driven_and_left_alone() {
     assert_eq!(alive, None, "the bench ended a server that was not its own");
 }
 
+/// A line for the shell instead of the binary; what it starts is measured as one of its children.
+#[test]
+fn a_command_can_start_the_server() {
+    let out = tempfile::tempdir().unwrap();
+    let start = "serve --dev --listen 127.0.0.1:0 --data-dir";
+    let line = format!("--server-command={} {start} \"$BENCH_DATA_DIR\"; exit", server().display());
+    let output = bench(&[&["load", &line], TINY].concat(), out.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(report.contains("processor time per delivery, postrider"), "{report}");
+}
+
 /// Children and databases end with the bench, also on Ctrl-C.
 #[test]
 fn an_interrupted_run_leaves_no_server_and_no_database() {
     let out = tempfile::tempdir().unwrap();
     let mut bench = Command::new(env!("CARGO_BIN_EXE_postrider-bench"))
-        .args(["steady", "--seconds=30", "--connections=2"])
+        .args(["idle", "--seconds=30"])
         .arg(format!("--server={}", server().display()))
         .arg(format!("--scratch={}", out.path().display()))
         .current_dir(out.path())
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let databases =
-        || std::fs::read_dir(out.path()).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
-    // The limit comes first, then the server.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    let id = bench.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let databases = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(out.path()).unwrap().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    };
+    let address = loop {
+        let ready = databases().first().map(|database| std::fs::read_to_string(database.join("dev.json")));
+        if let Some(Ok(ready)) = ready {
+            let ready: Value = serde_json::from_str(&ready).unwrap();
+            break ready["url"].as_str().unwrap().trim_start_matches("http://").to_owned();
+        }
+        assert_eq!(bench.try_wait().unwrap(), None, "the bench ended");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    let listens = || std::net::TcpListener::bind(&address).is_err();
+    assert!(listens());
+    assert!(Command::new("kill").args(["-INT", &bench.id().to_string()]).status().unwrap().success());
     assert!(!bench.wait().unwrap().success());
-    assert_eq!(databases(), 0);
+    assert_eq!(databases(), [""; 0].map(PathBuf::from));
+    for _ in 0..100 {
+        if !listens() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("the server goes on");
 }

@@ -3,7 +3,7 @@
 
 use super::{percentile_plot, time_plot};
 use crate::{
-    figures::{Figure, Unit},
+    figures::{Figure, Unit, whole},
     progress::Progress,
     publisher::{Pace, Plan},
     reach,
@@ -67,7 +67,7 @@ async fn find(world: &mut World, settings: &Settings, progress: &Progress) -> Re
     let live = world.applications(LIVE, 1).await?;
     let live_before = publish_live(world, &live, settings.duration).await?;
 
-    progress.step(&format!("publishing {} deliveries that must wait", settings.pending));
+    progress.step(&format!("publishing {} deliveries that must wait", whole(settings.pending)));
     world.receiver.manner(BACK, Manner::AnswerAfter(SLOW));
     let messages = settings.pending.div_ceil(FAN);
     let plan = Plan { most: messages, ..world.plan(&back, Duration::from_mins(10)) };
@@ -172,7 +172,7 @@ fn report(settings: &Settings, found: Found) -> ScenarioReport {
     let about = format!(
         "{} deliveries to ten endpoints that take {} s for each answer; then kill -9, a restart with endpoints that answer \
          at once, and {LIVE_RATE} live messages a second of another application beside the draining. Once, not in pairs.",
-        settings.pending,
+        whole(settings.pending),
         SLOW.as_secs()
     );
     ScenarioReport::new("backlog", about, figures)

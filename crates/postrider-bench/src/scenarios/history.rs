@@ -3,7 +3,7 @@
 use super::bar_plot;
 use crate::{
     api::Api,
-    figures::{Figure, Unit},
+    figures::{Figure, Unit, whole},
     progress::Progress,
     publisher::Plan,
     reach,
@@ -42,7 +42,7 @@ pub(super) async fn run(settings: &Settings, progress: &Progress) -> Result<Scen
     let past = vec![old.application(PAST, 10).await?];
     let mut made = 0;
     while made < settings.attempts {
-        progress.step(&format!("{made} of {} attempts", settings.attempts));
+        progress.step(&format!("{} of {} attempts", whole(made), whole(settings.attempts)));
         let more = CHUNK.min(settings.attempts - made).div_ceil(FAN);
         let plan = Plan { most: more, ..old.plan(&past, Duration::from_mins(30)) };
         old.publish(plan).await?;
@@ -127,7 +127,7 @@ fn report(settings: &Settings, pairs: &[Pair], disk: f64, rss: f64) -> ScenarioR
     figures.push(Figure::once("resident with history", Unit::Mebibytes, rss));
     let about = format!(
         "Closed loop to one endpoint, with {} attempts recorded for ten other ones before, and with none.",
-        settings.attempts
+        whole(settings.attempts)
     );
     let bars = vec![("empty".to_owned(), &empty[..]), ("with history".to_owned(), &full[..])];
     ScenarioReport::new("history", about, figures).plot(bar_plot(

@@ -6,7 +6,7 @@
 
 use super::{bar_plot, percentile_plot, together};
 use crate::{
-    figures::{Figure, Unit},
+    figures::{Figure, Unit, whole},
     progress::Progress,
     publisher::{LONGEST, Pace, Plan, Running},
     reach::{self, Reach},
@@ -73,9 +73,10 @@ pub(super) async fn run(settings: &Settings, progress: &Progress) -> Result<Scen
         for (trouble, results) in ALL.into_iter().zip(&mut results) {
             progress.step(&format!("pair {pair} of {}, {}", settings.pairs, trouble.name(settings)));
             let world = World::start(settings).await?;
-            results.push(trial(&world, trouble, settings).await?);
+            let (latencies, retries) = trial(&world, trouble, settings).await?;
+            results.push(latencies);
             if trouble == Trouble::TenthRecovers {
-                recovered.push(crate::world::count(world.receiver.arrived(TENTH)));
+                recovered.push(crate::world::count(retries));
             }
             world.stop().await?;
         }
@@ -83,11 +84,12 @@ pub(super) async fn run(settings: &Settings, progress: &Progress) -> Result<Scen
     Ok(report(settings, &results, recovered))
 }
 
-/// Latencies of the healthy ones beside one trouble.
-async fn trial(world: &World, trouble: Trouble, settings: &Settings) -> Result<Histogram<u64>> {
+/// Latencies of the healthy ones beside one trouble, and what arrived at the tenth meanwhile.
+async fn trial(world: &World, trouble: Trouble, settings: &Settings) -> Result<(Histogram<u64>, u64)> {
     let nine = world.applications(HEALTHY, 9).await?;
     let tenth = world.applications(TENTH, 1).await?;
-    let lasts = SETTLE + settings.duration;
+    let settle = SETTLE.min(settings.duration * 2);
+    let lasts = settle + settings.duration;
     let mut beside: Vec<Running> = Vec::new();
     match trouble {
         Trouble::None => {}
@@ -106,19 +108,21 @@ async fn trial(world: &World, trouble: Trouble, settings: &Settings) -> Result<H
             beside.push(open(world, &[tar], TAR_RATE, lasts).start()?);
         }
     }
+    let tenth_before = world.receiver.arrived(TENTH);
     let tenth_rate = if trouble == Trouble::HundredthHangs { HUNDREDTH_RATE } else { TENTH_RATE };
     beside.push(open(world, &tenth, tenth_rate, lasts).start()?);
     let healthy = open(world, &nine, HEALTHY_RATE, lasts).start()?;
-    sleep(SETTLE).await;
+    sleep(settle).await;
     world.receiver.take(HEALTHY);
     let accepted = world.finish(healthy).await?.accepted;
     let arrived = world.wait(HEALTHY, accepted, LATE).await?;
+    let at_the_tenth = world.receiver.arrived(TENTH) - tenth_before;
     let mut latencies = world.receiver.take(HEALTHY);
     latencies.saturating_record_n(LONGEST, accepted.saturating_sub(arrived));
     for running in beside {
         world.finish(running).await?;
     }
-    Ok(latencies)
+    Ok((latencies, at_the_tenth))
 }
 
 fn open(world: &World, applications: &[String], rate: f64, lasts: Duration) -> Plan {
@@ -149,11 +153,7 @@ fn report(settings: &Settings, results: &[Vec<Histogram<u64>>], recovered: Vec<f
         }
         lines.push((trouble.short().to_owned(), together(pairs)));
     }
-    figures.push(Figure::new(
-        "retries of the recovering endpoint that arrived meanwhile",
-        Unit::Count,
-        recovered,
-    ));
+    figures.push(Figure::new("arrived at the endpoint that is back meanwhile", Unit::Count, recovered));
     let about = "Ten applications with an endpoint each, 500 messages a second in all, open loop: latency end to end of nine \
                  healthy ones, against the same without trouble.";
     let bars = bars.iter().map(|(name, values)| (name.clone(), &values[..])).collect();
@@ -181,8 +181,8 @@ impl Trouble {
             Self::HundredthHangs => "1 % hanging".to_owned(),
             Self::TenthHangs => "10 % hanging".to_owned(),
             Self::TenthFails => "10 % failing".to_owned(),
-            Self::TenthRecovers => format!("an endpoint back with {} due retries", settings.retries),
-            Self::TarPits => format!("{} tar pits", settings.tar_pits),
+            Self::TenthRecovers => format!("an endpoint back with {} due retries", whole(settings.retries)),
+            Self::TarPits => format!("{} tar pits", whole(settings.tar_pits)),
         }
     }
 

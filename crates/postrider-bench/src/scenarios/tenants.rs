@@ -2,7 +2,7 @@
 
 use super::{percentile_plot, percentiles, together};
 use crate::{
-    figures::{Figure, Unit},
+    figures::{Figure, Unit, whole},
     progress::Progress,
     publisher::{Pace, Plan},
     receiver::Group,
@@ -29,7 +29,7 @@ pub(super) fn estimate(settings: &Settings) -> Duration {
 
 pub(super) async fn run(settings: &Settings, progress: &Progress) -> Result<ScenarioReport> {
     let world = World::start(settings).await?;
-    progress.step(&format!("creating {} applications", settings.applications));
+    progress.step(&format!("creating {} applications", whole(settings.applications)));
     let started = Instant::now();
     let crowd = world.applications(CROWD, settings.applications).await?;
     let creating = started.elapsed().as_secs_f64();
@@ -76,7 +76,7 @@ pub(super) async fn run(settings: &Settings, progress: &Progress) -> Result<Scen
     let about = format!(
         "{} applications with an endpoint each. One publishes {QUIET_RATE} messages a second, alone and while another one \
          publishes in a closed loop; then all of them in turn.",
-        settings.applications
+        whole(settings.applications)
     );
     Ok(ScenarioReport::new("tenants", about, figures).plot(percentile_plot(
         "tenants",

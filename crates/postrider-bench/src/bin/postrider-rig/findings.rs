@@ -3,8 +3,9 @@
 use crate::{
     kill::REDELIVERY,
     ledger::{Arrival, Book},
+    report::Report,
 };
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 /// Deliveries of one endpoint that a server with default settings has in flight at most.
 const IN_FLIGHT_PER_ENDPOINT: usize = 100;
@@ -135,12 +136,10 @@ impl Findings {
         found
     }
 
-    /// The figures, and what they mean.
-    pub(crate) fn table(&self) -> String {
-        let mut text = String::from("\n| figure | value |\n|---|---|\n");
-        let mut row = |name: &str, value: String| {
-            let _ = writeln!(text, "| {name} | {value} |");
-        };
+    /// The figures and every broken promise.
+    pub(crate) fn report(&self) -> Report {
+        let mut report = Report::default();
+        let mut row = |name: &str, value: String| report.row(name, value);
         let deliveries = self.acknowledged * usize::from(self.endpoints);
         let repeated: usize = self.repeated_by_kill.values().sum();
         row(if self.orderly { "stops" } else { "kills" }, self.restarts.len().to_string());
@@ -170,14 +169,10 @@ impl Findings {
         let drained =
             self.drained.map_or_else(|| "never".to_owned(), |took| format!("{} ms", took.as_millis()));
         row("last start until everything had arrived", drained);
-        let violations = self.violations();
-        for violation in &violations {
-            let _ = writeln!(text, "\nVIOLATION: {violation}");
+        for violation in self.violations() {
+            report.violation(violation);
         }
-        if violations.is_empty() {
-            text.push_str("\nAll promises held.\n");
-        }
-        text
+        report
     }
 
     /// Deliveries that the end of a life can cut off.

@@ -1,13 +1,13 @@
 //! `kill -9` (or SIGTERM) in the middle of load, again and again, then one quiet life in which everything must arrive.
 
 use crate::{
-    Kill,
-    connection::Connection,
+    Kill, Verdict,
     findings::{Findings, Restart},
     ledger::Ledger,
     load::Load,
     node::{Home, Node},
     receiver,
+    world::{World, drain},
 };
 use anyhow::{Context, Result, ensure};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -18,23 +18,19 @@ use tokio::time::{Instant, sleep, sleep_until};
 const KILL_AFTER_MS: RangeInclusive<u64> = 10..=800;
 /// How soon deliveries must go on after a restart.
 pub(crate) const REDELIVERY: Duration = Duration::from_secs(2);
-/// How long everything may take to arrive at the end.
-const DRAIN: Duration = Duration::from_mins(2);
-/// How long nothing more may arrive until nothing more is expected.
-const QUIET: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Runs the rig.
-pub(crate) async fn run(options: &Kill, server: &Path) -> Result<Findings> {
+pub(crate) async fn run(options: &Kill, server: &Path) -> Result<Verdict> {
     ensure!(options.endpoints > 0, "--endpoints must be at least 1");
     let folder = tempfile::tempdir()?;
-    let home = Home { binary: std::path::absolute(server)?, data: folder.path().to_owned() };
+    let home = Home::new(server, folder.path())?;
     let result = lives(options, &home).await;
     if !matches!(&result, Ok(findings) if findings.violations().is_empty()) {
         let kept = folder.keep();
         eprintln!("the server's data and log are kept in {}", kept.display());
     }
-    result
+    Ok(result?.report().verdict())
 }
 
 async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
@@ -42,11 +38,11 @@ async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
     let mut random = StdRng::seed_from_u64(options.seed);
     let receiver = receiver::start(&ledger).await?;
     let mut node = home.start().await?;
-    let (path, endpoints) = set_up(&node, receiver, options.endpoints).await?;
+    let world = World::create(&node.access, receiver, options.endpoints).await?;
     let mut restarts = Vec::new();
     let mut in_flight = 0;
     for life in 0..options.cycles {
-        let load = Load::start(&node.access, &path, &ledger, options.rate);
+        let load = Load::start(&node.access, &world.path, &ledger, options.rate);
         let kill_at = Instant::now() + Duration::from_millis(random.random_range(KILL_AFTER_MS));
         // Every second life ends whenever it ends, also in the middle of its recovery; the others are long enough to
         // see whether deliveries go on in time.
@@ -64,7 +60,7 @@ async fn lives(options: &Kill, home: &Home) -> Result<Findings> {
         drop(load);
         // What the server had sent is read before the next life begins, so that it counts for this one.
         sleep(Duration::from_millis(50)).await;
-        let begun = home.begun(&endpoints)?;
+        let begun = home.begun(&world.endpoints)?;
         in_flight = ledger.book().die(begun);
         let owed = ledger.book().owed.len();
         eprint!("\rended {} of {} times, {owed} deliveries owed ", life + 1, options.cycles);
@@ -92,19 +88,6 @@ fn restart(ledger: &Ledger, node: &Node, life: u32, in_flight: usize) -> Restart
     }
 }
 
-/// Creates an application and its endpoints; returns the path to publish to, and the ids of the endpoints.
-async fn set_up(node: &Node, receiver: std::net::SocketAddr, endpoints: u8) -> Result<(String, Vec<String>)> {
-    let access = &node.access;
-    let mut connection = Connection::open(access.address).await?;
-    let app = access.create(&mut connection, "/api/v1/app", r#"{"name":"rig"}"#.to_owned()).await?;
-    let mut ids = Vec::new();
-    for number in 0..endpoints {
-        let endpoint = format!(r#"{{"url":"http://{receiver}/endpoint/{number}"}}"#);
-        ids.push(access.create(&mut connection, &format!("/api/v1/app/{app}/endpoint"), endpoint).await?);
-    }
-    Ok((format!("/api/v1/app/{app}/msg"), ids))
-}
-
 /// Waits for a message of an earlier life, if one is owed, and for all that the last kill cut off, as long as that may
 /// take.
 async fn await_redelivery(ledger: &Ledger, node: &Node, life: u32) {
@@ -116,29 +99,5 @@ async fn await_redelivery(ledger: &Ledger, node: &Node, life: u32) {
     };
     while Instant::now() < until && expected() {
         sleep(POLL).await;
-    }
-}
-
-/// Waits until everything that was acknowledged has arrived, and nothing more comes. The time until the last arrival
-/// that was missing; `None` when something never came.
-async fn drain(ledger: &Ledger, node: &mut Node) -> Result<Option<Duration>> {
-    let begun = Instant::now();
-    while !ledger.book().owed.is_empty() {
-        if begun.elapsed() > DRAIN {
-            return Ok(None);
-        }
-        node.is_running()?;
-        sleep(POLL).await;
-    }
-    let took = begun.elapsed();
-    let arrivals = || ledger.book().arrivals.values().map(Vec::len).sum::<usize>();
-    let mut before = arrivals();
-    loop {
-        sleep(QUIET).await;
-        let now = arrivals();
-        if now == before || begun.elapsed() > DRAIN {
-            return Ok(Some(took));
-        }
-        before = now;
     }
 }

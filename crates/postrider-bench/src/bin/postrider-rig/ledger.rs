@@ -25,6 +25,8 @@ pub(crate) struct Book {
     pub(crate) unanswered: u64,
     /// Publications that were refused.
     pub(crate) refused: u64,
+    /// Answers to publications by status, since somebody last took them.
+    pub(crate) answers: BTreeMap<u16, u64>,
     /// Acknowledged messages by id.
     pub(crate) acknowledged: HashMap<String, Acknowledged>,
     /// Arrivals by endpoint and message id, in order.

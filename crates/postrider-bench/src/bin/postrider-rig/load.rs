@@ -57,6 +57,9 @@ async fn publish(
         );
         let answer = connection.send(access.post(path, body)?).await;
         let mut book = ledger.book();
+        if let Ok((status, _)) = &answer {
+            *book.answers.entry(*status).or_default() += 1;
+        }
         match answer {
             Ok((202, body)) => match id_of(&body) {
                 Some(id) => book.acknowledge(&id, message),

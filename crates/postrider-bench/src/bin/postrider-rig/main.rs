@@ -2,20 +2,29 @@
 //!
 //! The cast:
 //! - `kill`: the rig that ends the server with `kill -9` in the middle of load, again and again;
+//! - `full`: the rig that fills the file system of its data; `sync`: the one that lets a sync fail;
+//! - `ack`: the rig that watches system calls, with `trace`, which reads them and knows their order (pure);
 //! - `node`: the server under test, a real process on one data directory;
 //! - `load`: publishes at a fixed rate and notes what was acknowledged;
 //! - `receiver`: takes deliveries, slowly enough that some are always under way, and notes what arrived;
 //! - `ledger`: what was published and what arrived;
-//! - `findings`: the promises, checked on the ledger (pure), and the table of figures.
+//! - `world`: what each rig begins and ends with;
+//! - `findings`: the promises of a kill, checked on the ledger (pure); `report`: figures and broken promises.
 
+mod ack;
 #[path = "../../connection.rs"]
 mod connection;
 mod findings;
+mod full;
 mod kill;
 mod ledger;
 mod load;
 mod node;
 mod receiver;
+mod report;
+mod sync;
+mod trace;
+mod world;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -34,6 +43,13 @@ enum Rig {
     /// `kill -9` in the middle of load, restart, many times: nothing acknowledged is lost, duplicates do not exceed what
     /// was in flight, and deliveries go on within two seconds
     Kill(Kill),
+    /// A small file system that gets low and full under load: publishing answers 507, nothing is sent that cannot be
+    /// recorded, and the service comes back by itself with the space
+    Full(Full),
+    /// Watches the system calls of a server under load: no 202 leaves before the sync of its commit
+    Ack(Ack),
+    /// The n-th sync of the log fails: the server ends with exit code 70, and has lost nothing at the next start
+    Sync(Sync),
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,12 +74,75 @@ struct Kill {
     server: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+struct Full {
+    /// How often the file system gets full
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Makes the moments repeatable
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Messages per second
+    #[arg(long, default_value_t = 400)]
+    rate: u32,
+    /// The server's binary [default: the one beside this program]
+    #[arg(long)]
+    server: Option<PathBuf>,
+    /// Where the small file system goes: the rig starts itself anew with it, in a mount namespace of its own
+    #[arg(long, hide = true)]
+    inside: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Ack {
+    /// Messages to watch
+    #[arg(long, default_value_t = 1000)]
+    messages: usize,
+    /// Messages per second
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// The server's binary [default: the one beside this program]
+    #[arg(long)]
+    server: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Sync {
+    /// How often a sync fails
+    #[arg(long, default_value_t = 20)]
+    rounds: u32,
+    /// Decides which syncs fail
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Messages per second
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// The server's binary [default: the one beside this program]
+    #[arg(long)]
+    server: Option<PathBuf>,
+}
+
+/// What a rig says at its end.
+enum Verdict {
+    /// The figures and every broken promise.
+    Ran { text: String, held: bool },
+    /// This machine lacks something.
+    Skipped(String),
+}
+
+/// Exit code of a rig that cannot run on this machine.
+const SKIPPED: u8 = 77;
+
 fn main() -> ExitCode {
-    let Rig::Kill(options) = Arguments::parse().rig;
-    match run(&options) {
-        Ok(findings) => {
-            print!("{}", findings.table());
-            if findings.violations().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let rig = Arguments::parse().rig;
+    match run(&rig) {
+        Ok(Verdict::Ran { text, held }) => {
+            print!("{text}");
+            if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Ok(Verdict::Skipped(why)) => {
+            println!("skipped: {why}");
+            ExitCode::from(SKIPPED)
         }
         Err(error) => {
             eprintln!("postrider-rig: {error:#}");
@@ -72,11 +151,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Kill) -> anyhow::Result<findings::Findings> {
-    let server = match &options.server {
+fn run(rig: &Rig) -> anyhow::Result<Verdict> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (Rig::Kill(Kill { server, .. })
+    | Rig::Full(Full { server, .. })
+    | Rig::Ack(Ack { server, .. })
+    | Rig::Sync(Sync { server, .. })) = rig;
+    let server = match server {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("postrider"),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(kill::run(options, &server))
+    runtime.block_on(async {
+        match rig {
+            Rig::Kill(options) => kill::run(options, &server).await,
+            Rig::Full(options) => full::run(options, &server).await,
+            Rig::Ack(options) => ack::run(options, &server).await,
+            Rig::Sync(options) => sync::run(options, &server).await,
+        }
+    })
 }

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::Full;
 use postrider_model::id::{EndpointId, Ksuid, MessageId};
+use serde_json::Value;
 use std::{
+    ffi::OsString,
     fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -27,8 +29,11 @@ const POLL: Duration = Duration::from_millis(2);
 
 /// Where the server lives between its lives.
 pub(crate) struct Home {
-    pub(crate) binary: PathBuf,
-    pub(crate) data: PathBuf,
+    binary: PathBuf,
+    data: PathBuf,
+    pub(crate) log: PathBuf,
+    /// The program that runs it, with arguments; it must leave the server its own process id.
+    wrapper: Vec<OsString>,
 }
 
 /// One life of the server.
@@ -49,15 +54,35 @@ pub(crate) struct Access {
 }
 
 impl Home {
+    /// A server without data yet, at this directory, which must exist.
+    pub(crate) fn new(binary: &Path, data: &Path) -> Result<Self> {
+        let binary = std::path::absolute(binary)?;
+        ensure!(binary.is_file(), "there is no server at {}", binary.display());
+        Ok(Self { binary, data: data.to_owned(), log: data.join("server.log"), wrapper: Vec::new() })
+    }
+
+    /// The same with its log elsewhere.
+    pub(crate) fn with_log(self, log: PathBuf) -> Self {
+        Self { log, ..self }
+    }
+
+    /// The same, run by another program.
+    pub(crate) fn under(self, wrapper: Vec<OsString>) -> Self {
+        Self { wrapper, ..self }
+    }
+
     /// Starts the server and waits until it listens.
     pub(crate) async fn start(&self) -> Result<Node> {
         let ready = self.data.join("dev.json");
         if ready.exists() {
             fs::remove_file(&ready)?;
         }
-        let log = File::options().create(true).append(true).open(self.log())?;
+        let log = File::options().create(true).append(true).open(&self.log)?;
         let spawned = Instant::now();
-        let process = Command::new(&self.binary)
+        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([self.binary.as_os_str()]);
+        let program = words.next().unwrap_or(self.binary.as_os_str());
+        let process = Command::new(program)
+            .args(words)
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(&self.data)
             .current_dir(&self.data)
@@ -75,15 +100,11 @@ impl Home {
                 return Ok(node);
             }
             if let Some(status) = node.process.try_wait()? {
-                bail!("the server ended with {status}; its log is {}", self.log().display());
+                bail!("the server ended with {status}; its log is {}", self.log.display());
             }
             sleep(POLL).await;
         }
-        bail!("the server did not listen within {START:?}; its log is {}", self.log().display())
-    }
-
-    pub(crate) fn log(&self) -> PathBuf {
-        self.data.join("server.log")
+        bail!("the server did not listen within {START:?}; its log is {}", self.log.display())
     }
 
     /// The attempts that had begun when the server died, as its store noted them: number of the endpoint in `endpoints`,
@@ -117,6 +138,11 @@ impl Node {
         }
     }
 
+    /// Waits until it ends by itself.
+    pub(crate) async fn end(mut self, within: Duration) -> Result<ExitStatus> {
+        timeout(within, self.process.wait()).await.context("the server did not end")?.map_err(Into::into)
+    }
+
     /// Asks it to stop, as an operator would.
     pub(crate) async fn stop(mut self) -> Result<ExitStatus> {
         let id = self.process.id().context("the server is gone")?;
@@ -143,6 +169,16 @@ impl Access {
             .body(Full::new(Bytes::from(body)))?)
     }
 
+    /// What a GET answers, as JSON.
+    pub(crate) async fn read(&self, connection: &mut Connection, path: &str) -> Result<(u16, Value)> {
+        let request = Request::get(path)
+            .header(header::HOST, self.address.to_string())
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .body(Full::default())?;
+        let (status, answer) = connection.send(request).await?;
+        Ok((status, serde_json::from_slice(&answer).with_context(|| format!("the answer of {path}"))?))
+    }
+
     /// Creates something; returns its id.
     pub(crate) async fn create(
         &self,
@@ -158,13 +194,13 @@ impl Access {
 
 /// The `id` of an answer.
 pub(crate) fn id_of(answer: &[u8]) -> Option<String> {
-    let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
+    let answer: Value = serde_json::from_slice(answer).ok()?;
     Some(answer["id"].as_str()?.to_owned())
 }
 
 /// What a `--dev` server writes when it listens; `None` until it is complete.
 fn read_access(file: &Path) -> Option<Access> {
-    let ready: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    let ready: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
     let address = ready["url"].as_str()?.strip_prefix("http://")?.trim_end_matches('/').parse().ok()?;
     Some(Access { address, token: ready["token"].as_str()?.to_owned() })
 }
