@@ -3,6 +3,10 @@
 use clap::Parser as _;
 use std::process::ExitCode;
 
+/// Small buffers come and go with every message and attempt; docs/performance.md has what it gains.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     postrider::commands::main(postrider::cli::Cli::parse())
 }
