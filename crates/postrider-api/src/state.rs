@@ -8,11 +8,14 @@ use crate::{
     v1::health::LastWrite,
 };
 use postrider_store::Store;
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 /// What handlers work with; cheap to clone.
 #[derive(Clone)]
-pub struct ApiState {
+pub struct ApiState(Arc<Parts>);
+
+/// The parts of the state.
+pub struct Parts {
     /// Durable state.
     pub store: Arc<dyn Store>,
     /// Live state of the engine of this node.
@@ -22,10 +25,10 @@ pub struct ApiState {
     /// Settings.
     pub config: Arc<Config>,
     /// Who may come in.
-    pub admission: Arc<Admission>,
-    pub(crate) failures: Arc<Failures>,
-    pub(crate) known_environments: Arc<KnownEnvironments>,
-    pub(crate) last_write: Arc<LastWrite>,
+    pub admission: Admission,
+    pub(crate) failures: Failures,
+    pub(crate) known_environments: KnownEnvironments,
+    pub(crate) last_write: LastWrite,
 }
 
 impl ApiState {
@@ -36,15 +39,23 @@ impl ApiState {
         metrics: Arc<dyn Metrics>,
         config: Arc<Config>,
     ) -> Self {
-        Self {
+        Self(Arc::new(Parts {
             store,
             pulse,
             metrics,
-            admission: Arc::new(Admission::new(&config.limits)),
+            admission: Admission::new(&config.limits),
             config,
-            failures: Arc::default(),
-            known_environments: Arc::default(),
-            last_write: Arc::default(),
-        }
+            failures: Failures::default(),
+            known_environments: KnownEnvironments::default(),
+            last_write: LastWrite::default(),
+        }))
+    }
+}
+
+impl Deref for ApiState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
 }

@@ -1,21 +1,19 @@
 //! What every request passes on its way in and out: spelling of the path, host names, loops, time, panics, CORS, and JSON for
-//! whatever finds no handler.
+//! whatever finds no handler. One layer, not six: each would box its future and clone all those below it.
 
-use crate::{error::ApiError, state::ApiState, unread::read_on};
+use crate::{error::ApiError, state::ApiState, unread};
 use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Uri, header, uri::PathAndQuery};
-use std::{any::Any, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 use tower::util::MapRequest;
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    cors::{AllowHeaders, Any as AnyOrigin, CorsLayer},
-};
+use tower_http::cors::{AllowHeaders, Any as AnyOrigin, CorsLayer};
 
 /// A handler has answered after this time, reading the body included.
 const HANDLER_TIME: Duration = Duration::from_secs(35);
@@ -33,12 +31,27 @@ pub fn wrap(routes: Router<ApiState>, state: ApiState) -> Router {
     // Paths are respelled before routing, so the routes stand behind a router that has none.
     Router::new()
         .fallback_service(MapRequest::new(routes, without_trailing_slash))
-        .layer(from_fn_with_state(state.clone(), in_time))
-        .layer(from_fn_with_state(state, under_our_name))
-        .layer(from_fn(no_delivery))
-        .layer(CatchPanicLayer::custom(answer_panic))
-        .layer(from_fn(read_on))
+        .layer(from_fn_with_state(state, guarded))
         .layer(cors())
+}
+
+/// Answers whatever happens: refused before it reaches a handler, too late, after a panic. In any case, what the client is
+/// still sending is read on.
+async fn guarded(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let (request, rest) = unread::lend(request);
+    let answer = async {
+        if is_delivery(&request) {
+            return ApiError::loop_detected().into_response();
+        }
+        if !is_under_our_name(&request, &state.config.public_hosts) {
+            return ApiError::misdirected().into_response();
+        }
+        in_time(&state, request, next).await
+    };
+    let response =
+        AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| answer_panic(&*panic));
+    unread::read_on(rest).await;
+    response
 }
 
 fn cors() -> CorsLayer {
@@ -71,7 +84,7 @@ fn without_trailing_slash(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-async fn in_time(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+async fn in_time(state: &ApiState, request: Request, next: Next) -> Response {
     let answering = async {
         let admission = &state.admission;
         match admission.beside(request.method(), request.uri().path(), request.headers()).await {
@@ -90,25 +103,19 @@ async fn in_time(State(state): State<ApiState>, request: Request, next: Next) ->
 
 /// A delivery that comes back would publish itself again and again. The outbound client refuses our own
 /// addresses; a load balancer's or a proxy's is recognised only here.
-async fn no_delivery(request: Request, next: Next) -> Response {
+fn is_delivery(request: &Request) -> bool {
     let headers = request.headers();
     let agent = headers.get(header::USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
-    if agent.starts_with(DELIVERY_AGENT) && headers.contains_key("webhook-id") {
-        return ApiError::loop_detected().into_response();
-    }
-    next.run(request).await
+    agent.starts_with(DELIVERY_AGENT) && headers.contains_key("webhook-id")
 }
 
-async fn under_our_name(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let names = &state.config.public_hosts;
+/// Was the request sent to one of these names? Health and metrics are asked for by address; no names means any.
+fn is_under_our_name(request: &Request, names: &[String]) -> bool {
     let path = request.uri().path();
-    let any_name = names.is_empty() || path.starts_with("/api/v1/health") || path == "/metrics";
-    if !any_name
-        && !host(&request).is_some_and(|host| names.iter().any(|name| name.eq_ignore_ascii_case(host)))
-    {
-        return ApiError::misdirected().into_response();
-    }
-    next.run(request).await
+    names.is_empty()
+        || path.starts_with("/api/v1/health")
+        || path == "/metrics"
+        || host(request).is_some_and(|host| names.iter().any(|name| name.eq_ignore_ascii_case(host)))
 }
 
 /// The name that the request was sent to, without its port.
@@ -121,8 +128,7 @@ fn host(request: &Request) -> Option<&str> {
     Some(&value[..end])
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the signature is the layer's")]
-fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
+fn answer_panic(panic: &(dyn Any + Send)) -> Response {
     let text = panic
         .downcast_ref::<&str>()
         .copied()

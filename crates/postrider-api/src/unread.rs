@@ -1,7 +1,7 @@
 //! What a client is still sending when its answer stands is read and thrown away for a while: closing the connection at once
 //! would reset it, and the client would see a broken pipe where it should read why it was refused.
 
-use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use axum::{body::Body, extract::Request};
 use bytes::Bytes;
 use http::header;
 use http_body::{Body as _, Frame, SizeHint};
@@ -19,25 +19,28 @@ const BYTES: usize = 16 * 1024 * 1024;
 /// The same as a time.
 const TIME: Duration = Duration::from_secs(2);
 
-/// Answers, after having read on if the handler did not read the body to its end.
-pub(crate) async fn read_on(request: Request, next: Next) -> Response {
+/// Lends the body to a handler: what is left of it comes back.
+pub(crate) fn lend(request: Request) -> (Request, Option<Rest>) {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return (request, None);
     }
     let rest = Rest::default();
     // A client that waits for `100 Continue` sends nothing before somebody reads.
     let sending = !request.headers().contains_key(header::EXPECT);
     let request = request.map(|body| Body::new(Lent { body, sending, ended: false, rest: rest.clone() }));
-    let response = next.run(request).await;
-    if let Some(mut body) = rest.take() {
+    (request, Some(rest))
+}
+
+/// Reads on, if the handler did not read the body to its end.
+pub(crate) async fn read_on(rest: Option<Rest>) {
+    if let Some(mut body) = rest.and_then(|rest| rest.take()) {
         drain(&mut body).await;
     }
-    response
 }
 
 /// Where a body goes that was dropped before its end.
 #[derive(Clone, Default)]
-struct Rest(Arc<Mutex<Option<Body>>>);
+pub(crate) struct Rest(Arc<Mutex<Option<Body>>>);
 
 impl Rest {
     fn take(&self) -> Option<Body> {
