@@ -19,11 +19,17 @@ use postrider_store::{
     StoreError, WriteError,
     access::{Access, NewApiKey},
 };
-use postrider_vault::api_key::{self, Verifier};
+use postrider_vault::{
+    api_key::{self, Seen, Verifier},
+    keyring::Keyring,
+};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 const COLUMNS: &str =
     "id, environment, scope, name, created_at, expires_at, revoked_at, kek, secret_mac, row_mac";
@@ -110,8 +116,7 @@ impl Access for SqliteStore {
             api_key::verify(keyring, token, "", None);
             return Ok(None);
         };
-        let row = canonical(&stored.key.caller, stored.key.expires_at);
-        let genuine = api_key::verify(keyring, token, &row, Some(&stored.verifier));
+        let genuine = is_genuine(keyring, &stored, token);
         let now = self.shared.clock.now();
         let live = stored.key.revoked_at.is_none() && stored.key.expires_at.is_none_or(|at| at > now);
         Ok((genuine && live).then(|| stored.key.caller.clone()))
@@ -130,6 +135,19 @@ impl SqliteStore {
         }
         Ok(found)
     }
+}
+
+/// Does the token belong to the key? Asked in full once: the entry in memory goes with every change of the key.
+fn is_genuine(keyring: &Keyring, stored: &StoredKey, token: &str) -> bool {
+    if let Some(seen) = stored.seen.get() {
+        return seen.is(token);
+    }
+    let row = canonical(&stored.key.caller, stored.key.expires_at);
+    let genuine = api_key::verify(keyring, token, &row, Some(&stored.verifier));
+    if genuine {
+        stored.seen.get_or_init(|| Seen::of(token));
+    }
+    genuine
 }
 
 /// Everything that decides what a key may do, in one text: what its MAC covers.
@@ -182,6 +200,7 @@ fn read(row: &Row<'_>) -> Result<StoredKey, Failure> {
     Ok(StoredKey {
         key,
         verifier: Verifier { kek: row.get(7)?, secret_mac: row.get(8)?, row_mac: row.get(9)? },
+        seen: OnceLock::new(),
     })
 }
 

@@ -12,10 +12,10 @@ use postrider_model::{
     id::{ApiKeyId, ApplicationId},
 };
 use postrider_store::{endpoints::AppScope, snapshot::Snapshot};
-use postrider_vault::api_key::Verifier;
+use postrider_vault::api_key::{Seen, Verifier};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 /// Applications whose change is remembered one by one; beyond that all count as changed.
@@ -32,6 +32,8 @@ const API_KEYS: usize = 10_000;
 pub(crate) struct StoredKey {
     pub(crate) key: ApiKey,
     pub(crate) verifier: Verifier,
+    /// The key's token, once it was shown.
+    pub(crate) seen: OnceLock<Seen>,
 }
 
 /// The memory.

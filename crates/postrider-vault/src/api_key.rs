@@ -6,7 +6,11 @@
 //! source code find leaked tokens without asking anyone.
 
 use crate::{keyring::Keyring, push_field, random, seal::derive};
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::{
+    constant_time,
+    digest::{SHA256, digest},
+    hmac,
+};
 use postrider_model::id::{ApiKeyId, ApiKeyKind, Kind};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -47,6 +51,25 @@ pub fn mint(keyring: &Keyring, id: ApiKeyId, row: &str) -> (SecretString, Verifi
     let secret_mac = secret_mac(&pepper, id, secret.as_bytes());
     let row_mac = row_mac(&pepper, id, row, &secret_mac);
     (SecretString::from(token), Verifier { kek, secret_mac, row_mac })
+}
+
+/// A token that was found genuine, remembered so that the next look at it costs one hash. The secret has 256 random bits:
+/// its hash tells nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen([u8; 32]);
+
+impl Seen {
+    /// Remembers a token.
+    pub fn of(token: &str) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        Self(hash)
+    }
+
+    /// Is it the same token? Constant time.
+    pub fn is(&self, token: &str) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, digest(&SHA256, token.as_bytes()).as_ref()).is_ok()
+    }
 }
 
 /// The key id that a token names; `None` when it does not have the form of a token (checksum included).
@@ -99,7 +122,7 @@ fn secret_mac(pepper: &hmac::Key, id: ApiKeyId, secret: &[u8]) -> [u8; MAC_BYTES
 
 fn row_mac(pepper: &hmac::Key, id: ApiKeyId, row: &str, secret_mac: &[u8; MAC_BYTES]) -> [u8; MAC_BYTES] {
     // The row is hashed apart: a long list of flags does not fit a length prefix of two bytes.
-    let row = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, row.as_bytes());
+    let row = digest(&SHA256, row.as_bytes());
     mac(pepper, &[b"row", id.ksuid().as_bytes(), row.as_ref(), secret_mac])
 }
 
@@ -129,13 +152,27 @@ fn base62<const N: usize>(number: &[u8]) -> Zeroizing<String> {
 
 /// CRC-32 as in zip and PNG (ISO 3309, reflected, polynomial 0xEDB88320).
 fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(
-            crc ^ u32::from(*byte),
-            |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 },
-        )
-    })
+    let step = |crc: u32, byte: &u8| (crc >> 8) ^ CRC_STEPS[usize::from(crc.to_le_bytes()[0] ^ byte)];
+    !bytes.iter().fold(u32::MAX, step)
 }
+
+/// What a byte does to the sum: every request has a token to be looked at.
+const CRC_STEPS: [u32; 256] = {
+    let mut steps = [0; 256];
+    let mut byte = 0;
+    while byte < steps.len() {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let mut crc = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+            bit += 1;
+        }
+        steps[byte] = crc;
+        byte += 1;
+    }
+    steps
+};
 
 #[cfg(test)]
 mod tests;
