@@ -2,7 +2,10 @@
 
 use postrider_model::retry::RetryPolicy;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// Settings of the embedded store. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,10 +36,27 @@ pub struct Config {
     /// Largest size of the database in pages of 4096 bytes; for tests of a full disk.
     #[serde(skip)]
     pub max_pages: Option<u32>,
-    /// SQLite's layer over the file system, by the name that it was registered under; for tests of failing disks.
+    /// For tests of failing disks.
     #[serde(skip)]
-    pub vfs: Option<&'static str>,
+    pub disk: Option<TestDisk>,
 }
+
+/// What stands in for the disk in tests.
+#[derive(Debug, Clone, Copy)]
+pub struct TestDisk {
+    /// SQLite's layer over the file system, by the name that it was registered under.
+    pub vfs: &'static str,
+    /// Syncs the file at this path, as `fdatasync` would.
+    pub sync: fn(&Path) -> io::Result<()>,
+}
+
+impl PartialEq for TestDisk {
+    fn eq(&self, other: &Self) -> bool {
+        self.vfs == other.vfs
+    }
+}
+
+impl Eq for TestDisk {}
 
 impl Default for Config {
     fn default() -> Self {
@@ -51,7 +71,7 @@ impl Default for Config {
             payload_retention_seconds: 30 * 24 * 3600,
             delivery_deadline_seconds: RetryPolicy::default().deadline().as_secs(),
             max_pages: None,
-            vfs: None,
+            disk: None,
         }
     }
 }

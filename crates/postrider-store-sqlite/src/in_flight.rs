@@ -1,8 +1,8 @@
 //! Which attempts have begun: a file of fixed-size slots that outlives the process.
 //!
-//! A slot is written just before an attempt's first byte and cleared when its result is durable. Written without a
+//! A slot is written just before an attempt's first byte and used again once its result is durable. Written without a
 //! sync: the page cache survives `kill -9`, and after a power loss nobody can blame a delivery. What stands there at the
-//! next start was being attempted when the process died.
+//! next start, and has no result, was being attempted when the process died.
 
 use crate::data_dir::PRIVATE;
 use postrider_model::{
@@ -53,7 +53,7 @@ impl InFlight {
     /// Opens the file and reads what an earlier process left; `None` when it was closed in an orderly way.
     pub(crate) fn open(path: PathBuf) -> io::Result<(Self, Option<Vec<Begun>>)> {
         let left = match std::fs::read(&path) {
-            Ok(bytes) => Some(bytes.chunks_exact(SLOT).take(MOST).filter_map(read_slot).collect()),
+            Ok(bytes) => Some(bytes.chunks(SLOT).take(MOST).filter_map(read_slot).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -76,14 +76,22 @@ impl InFlight {
                 free.end - 1
             })
         };
-        let written = self.file.write_all_at(&write_slot(begun), offset(slot));
+        let mut bytes = [0; SLOT];
+        let length = write_slot(begun, &mut bytes);
+        let written = self.file.write_all_at(&bytes[..length], offset(slot));
         if written.is_err() {
             self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(slot);
         }
         written.map(|()| slot)
     }
 
-    /// Clears a slot. When that fails the slot is not used again: at worst the next start counts one death too many.
+    /// The attempt's result is durable: the slot can be used again. What stands there is outdated by the result, and need
+    /// not be cleared: that would be one more system call for each attempt.
+    pub(crate) fn recorded(&self, slot: u32) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(slot);
+    }
+
+    /// Clears the slot of an attempt that ended without a result. When that fails the slot is not used again: at worst the next start counts one death too many.
     pub(crate) fn end(&self, slot: u32) {
         match self.file.write_all_at(&[0; 4], offset(slot)) {
             Ok(()) => self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(slot),
@@ -106,12 +114,12 @@ fn offset(slot: u32) -> u64 {
     u64::from(slot) * SLOT as u64
 }
 
-fn write_slot(begun: &Begun) -> [u8; SLOT] {
+/// Fills the start of a slot; returns how many of its bytes count.
+fn write_slot(begun: &Begun, bytes: &mut [u8; SLOT]) -> usize {
     let mut length = begun.url.len().min(SLOT - HEAD);
     while !begun.url.is_char_boundary(length) {
         length -= 1;
     }
-    let mut bytes = [0; SLOT];
     bytes[4..24].copy_from_slice(begun.delivery.message.ksuid().as_bytes());
     bytes[24..44].copy_from_slice(begun.delivery.endpoint.ksuid().as_bytes());
     bytes[44..48].copy_from_slice(&begun.delivery.generation.to_be_bytes());
@@ -119,18 +127,18 @@ fn write_slot(begun: &Begun) -> [u8; SLOT] {
     bytes[52..60].copy_from_slice(&begun.started_at.as_micros().to_be_bytes());
     bytes[60..62].copy_from_slice(&u16::try_from(length).unwrap_or(0).to_be_bytes());
     bytes[HEAD..HEAD + length].copy_from_slice(&begun.url.as_bytes()[..length]);
-    let sum = checksum(&bytes[4..]).to_be_bytes();
+    let sum = checksum(&bytes[4..HEAD + length]).to_be_bytes();
     bytes[..4].copy_from_slice(&sum);
-    bytes
+    HEAD + length
 }
 
 /// `None` for a free slot, and for one that a power loss tore.
 fn read_slot(bytes: &[u8]) -> Option<Begun> {
     let sum = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?);
-    if sum != checksum(bytes.get(4..)?) {
+    let length = usize::from(u16::from_be_bytes(bytes.get(60..62)?.try_into().ok()?));
+    if sum != checksum(bytes.get(4..HEAD + length)?) {
         return None;
     }
-    let length = usize::from(u16::from_be_bytes(bytes.get(60..62)?.try_into().ok()?));
     Some(Begun {
         delivery: DeliveryId {
             message: MessageId::new(Ksuid::from_bytes(bytes.get(4..24)?.try_into().ok()?)),
@@ -169,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_had_begun_and_not_ended_is_found_again() {
+    fn what_had_begun_and_was_not_cleared_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = InFlight::path(folder.path());
         let (file, left) = InFlight::open(path.clone()).unwrap();
@@ -190,7 +198,8 @@ mod tests {
 
     #[test]
     fn a_torn_slot_is_no_slot() {
-        let mut bytes = write_slot(&begun(1, "https://example.com/"));
+        let mut bytes = [0; SLOT];
+        write_slot(&begun(1, "https://example.com/"), &mut bytes);
         assert_eq!(read_slot(&bytes), Some(begun(1, "https://example.com/")));
         bytes[30] ^= 1;
         assert_eq!(read_slot(&bytes), None);

@@ -1,7 +1,8 @@
 //! The embedded store: the whole storage contract on one SQLite file, for one process.
 //!
 //! The cast:
-//! - [`writer`]: one thread owns the only connection that writes; callers share its commits (WAL, `synchronous=FULL`);
+//! - [`writer`]: one thread owns the only connection that writes; callers share its commits, which [`log_sync`] makes
+//!   durable before anybody is answered; [`inbox`] is where they wait;
 //! - [`readers`]: a pool of connections that cannot write, each query under a time limit;
 //! - [`agenda`]: the memory of what waits, from which claims are served; [`claim`] fills it from the database, and
 //!   [`in_flight`] notes which attempts had begun should the process die;
@@ -34,6 +35,8 @@ mod health;
 mod held;
 mod idempotency;
 mod in_flight;
+mod inbox;
+mod log_sync;
 mod memory;
 mod message_rows;
 mod messages;
@@ -55,24 +58,26 @@ mod upkeep;
 mod values;
 mod writer;
 
-pub use config::Config;
+pub use config::{Config, TestDisk};
 pub use open_error::OpenError;
 
 use agenda::Agenda;
 use failure::Failure;
 use in_flight::InFlight;
+use log_sync::Log;
 use postrider_store::{Clock, Ids, Store, StoreError};
 use postrider_vault::keyring::Keyring;
 use std::{
     fs::File,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::sync_channel,
     },
     thread::JoinHandle,
 };
-use tokio::sync::{Notify, mpsc};
-use writer::{Isolation, Queued, Scope, Writer};
+use tokio::sync::Notify;
+use writer::{Isolation, Scope, Writer};
 
 /// Pages of 4096 bytes up to which a database is checked after a stop that was not clean: 64 MiB.
 const CHECKED_PAGES: i64 = 16_384;
@@ -89,8 +94,8 @@ pub(crate) struct Shared {
     readers: readers::Readers,
     /// For claims and snapshots: lists over a long history must not keep deliveries and publishers waiting.
     hot_readers: readers::Readers,
-    /// `None` once the store closes; the writer ends when the last sender is gone.
-    queue: RwLock<Option<mpsc::Sender<Queued>>>,
+    /// Closed with the store; the writer ends once it is empty.
+    inbox: inbox::Inbox,
     memory: memory::Memory,
     agenda: Mutex<Agenda>,
     claimable: Notify,
@@ -158,9 +163,9 @@ impl SqliteStore {
         };
         let (in_flight, left) = InFlight::open(slots.clone()).map_err(io("open the in-flight file"))?;
         if let Some(left) = left {
-            tracing::info!(interrupted = left.len(), "the last stop was not clean");
             schema::check_small(&connection, CHECKED_PAGES)?;
-            start::book_interrupted(&mut connection, &ids, left, now)?;
+            let interrupted = start::book_interrupted(&mut connection, &ids, left, now)?;
+            tracing::info!(interrupted, "the last stop was not clean");
             in_flight.clear().map_err(io("clear the in-flight file"))?;
         }
         start::cancel_deleted(&connection)?;
@@ -169,12 +174,11 @@ impl SqliteStore {
         start::fill(&mut agenda, &schema::open_reader(&path, &config)?, now)?;
         let was_ahead = set_back::was_ahead(&connection, now)?;
 
-        let (sender, queue) = mpsc::channel(config.write_queue.max(1));
         let (wal, woken) = upkeep::Wal::new();
         let shared = Arc::new(Shared {
             readers: readers::Readers::open(&path, &config, config.readers)?,
             hot_readers: readers::Readers::open(&path, &config, HOT_READERS)?,
-            queue: RwLock::new(Some(sender)),
+            inbox: inbox::Inbox::new(config.write_queue),
             memory: memory::Memory::new(config.cached_endpoints),
             agenda: Mutex::new(agenda),
             claimable: Notify::new(),
@@ -198,8 +202,14 @@ impl SqliteStore {
             Ok(())
         }))?;
         let beside = schema::open_checkpointer(&path, &shared.config)?;
-        let writer = Writer { connection, shared: Arc::clone(&shared), queue };
-        let upkeep = Arc::clone(&shared);
+        let log = Log::open(&path, shared.config.disk).map_err(|source| OpenError::Io {
+            what: "open the write-ahead log",
+            path: path.clone(),
+            source,
+        })?;
+        let (committed, to_sync) = sync_channel(1);
+        let writer = Writer::new(connection, Arc::clone(&shared), committed);
+        let (upkeep, syncing) = (Arc::clone(&shared), Arc::clone(&shared));
         let clock = set_back::Watch::new(&shared, was_ahead);
         let thread =
             |name: &str, work: Box<dyn FnOnce() + Send>| {
@@ -210,6 +220,7 @@ impl SqliteStore {
             };
         let threads = vec![
             thread("store-writer", Box::new(move || writer.run()))?,
+            thread("store-sync", Box::new(move || log_sync::run(&syncing, &log, &to_sync)))?,
             thread("store-upkeep", Box::new(move || upkeep::run(&upkeep, &beside, &woken, clock)))?,
         ];
         Ok(Arc::new(Self { shared, threads: Mutex::new(threads), lock: Mutex::new(Some(lock)) }))
@@ -228,7 +239,7 @@ impl SqliteStore {
     /// Ends the queue: what waits is still done. Returns the threads to wait for.
     fn stop(&self) -> Vec<JoinHandle<()>> {
         self.shared.closed.store(true, Ordering::Relaxed);
-        self.shared.queue.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared.inbox.close();
         self.shared.wal.wake();
         std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -15,7 +15,7 @@ use postrider_model::{
 };
 use postrider_store::{
     StoreError,
-    deliveries::{AttemptRecord, Recorded},
+    deliveries::{AttemptRecord, Lease, Recorded},
 };
 use rusqlite::params;
 use std::sync::Arc;
@@ -49,8 +49,13 @@ pub(crate) async fn all(
 
 fn store(work: &mut Scope<'_>, record: &AttemptRecord) -> Result<Recorded, Failure> {
     let (lease, delivery, now) = (record.lease, record.lease.delivery, work.now);
-    if !work.shared.agenda().holds(&lease) || !work.first_record_of(delivery) {
+    if !work.shared.agenda().holds(&lease) || !work.first_record_of(lease) {
         return Ok(Recorded::Superseded);
+    }
+    if settles(record) && delivered(work, record)? {
+        attempt_rows::insert(work.connection, &record.attempt)?;
+        ends(work, lease, true, None);
+        return Ok(Recorded::Stored(State::Delivered));
     }
     let Some(before) = before(work, delivery)? else { return Ok(Recorded::Superseded) };
     let pending = matches!(before.state, State::Pending { .. });
@@ -70,17 +75,46 @@ fn store(work: &mut Scope<'_>, record: &AttemptRecord) -> Result<Recorded, Failu
         State::Pending { next_attempt_at } => Some(next_attempt_at),
         _ => None,
     };
+    ends(work, lease, pending, next);
+    Ok(Recorded::Stored(state))
+}
+
+/// The usual end: nothing but this delivery is concerned.
+fn settles(record: &AttemptRecord) -> bool {
+    record.next == NextStep::Delivered && record.attempt.trigger == Trigger::Scheduled
+}
+
+/// Marks a pending delivery as delivered, without reading it first. `false`, with nothing written, when it is not pending.
+fn delivered(work: &Scope<'_>, record: &AttemptRecord) -> Result<bool, Failure> {
+    let delivery = record.lease.delivery;
+    let changed = work
+        .connection
+        .prepare_cached(
+            "UPDATE delivery SET state = 1, attempts = MAX(attempts, ?4)
+             WHERE message = ?1 AND endpoint = ?2 AND generation = ?3 AND state = 0",
+        )?
+        .execute(params![
+            key(&delivery.message),
+            key(&delivery.endpoint),
+            delivery.generation,
+            record.attempt.number
+        ])?;
+    Ok(changed > 0)
+}
+
+/// Once the result is durable its lease ends, and its slot is free; `pending`: the delivery was until now.
+fn ends(work: &mut Scope<'_>, lease: Lease, pending: bool, next: Option<Timestamp>) {
+    let now = work.now;
     work.after_commit(move |shared| {
         let mut agenda = shared.agenda();
         let slot =
             if pending { agenda.recorded(&lease, next, now) } else { agenda.recorded_late(&lease, now) };
         drop(agenda);
         if let Some(slot) = slot {
-            shared.in_flight.end(slot);
+            shared.in_flight.recorded(slot);
         }
         shared.claimable.notify_one();
     });
-    Ok(Recorded::Stored(state))
 }
 
 fn before(work: &Scope<'_>, delivery: DeliveryId) -> Result<Option<Before>, Failure> {

@@ -35,24 +35,29 @@ pub(crate) const WAITING: &str =
      JOIN endpoint ON endpoint.id = waiting.endpoint";
 
 /// Books the attempts that had begun when the process died: each as an attempt with the outcome `interrupted`, its
-/// delivery due now with one more death. The delivery that was there at too many deaths is set aside.
+/// delivery due now with one more death. The delivery that was there at too many deaths is set aside. Returns how many
+/// there were.
 pub(crate) fn book_interrupted(
     connection: &mut Connection,
     ids: &Ids,
     mut left: Vec<Begun>,
     now: Timestamp,
-) -> Result<(), OpenError> {
+) -> Result<usize, OpenError> {
     // Ids grow with the time they are made for.
     left.sort_by_key(|begun| begun.started_at);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut interrupted = 0;
     for begun in &left {
-        book(&transaction, ids, begun, now).map_err(|failure| OpenError::Store(failure.into()))?;
+        let booked =
+            book(&transaction, ids, begun, now).map_err(|failure| OpenError::Store(failure.into()))?;
+        interrupted += usize::from(booked);
     }
     transaction.commit()?;
-    Ok(())
+    Ok(interrupted)
 }
 
-fn book(connection: &Connection, ids: &Ids, begun: &Begun, now: Timestamp) -> Result<(), Failure> {
+/// `false` when the attempt had ended.
+fn book(connection: &Connection, ids: &Ids, begun: &Begun, now: Timestamp) -> Result<bool, Failure> {
     let delivery = begun.delivery;
     let (message, endpoint) = (key(&delivery.message), key(&delivery.endpoint));
     let found: Option<(u8, u32, u32, u8)> = connection
@@ -64,10 +69,10 @@ fn book(connection: &Connection, ids: &Ids, begun: &Begun, now: Timestamp) -> Re
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })
         .optional()?;
-    let Some((state, attempts, deaths, cause)) = found else { return Ok(()) };
-    // Its result was stored, only the slot had not been cleared yet.
+    let Some((state, attempts, deaths, cause)) = found else { return Ok(false) };
+    // Its result was stored; the slot was free.
     if attempts >= begun.number {
-        return Ok(());
+        return Ok(false);
     }
     attempt_rows::insert(
         connection,
@@ -113,7 +118,7 @@ fn book(connection: &Connection, ids: &Ids, begun: &Begun, now: Timestamp) -> Re
             reason,
             now.as_micros()
         ])?;
-    Ok(())
+    Ok(true)
 }
 
 /// Cancels what a stop left pending of deleted endpoints.

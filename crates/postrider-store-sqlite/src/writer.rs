@@ -1,32 +1,34 @@
 //! The writer: one thread owns the only connection that writes; many callers share one commit.
 //!
-//! Operations wait in a bounded queue. While one commit runs the next batch gathers, so no timer is needed. An
-//! operation is answered only after its commit returned. A failure of a careful operation ([`Isolation::Own`]) undoes
-//! only itself, by a savepoint. Those of the hot path ([`Isolation::Shared`]) check everything before their first
-//! write, and so do without: should one fail after it, the batch fails as a whole.
+//! Operations wait in a bounded [inbox](crate::inbox). While one commit is [synced](crate::log_sync) the next batch gathers and
+//! is executed, so no timer is needed. An operation is answered only after its commit is durable. A failure of a careful
+//! operation ([`Isolation::Own`]) undoes only itself, by a savepoint. Those of the hot path ([`Isolation::Shared`]) check
+//! everything before their first write, and so do without: should one fail after it, the batch fails as a whole.
 
 use crate::{
     Shared,
     failure::{Failure, code, of_sql, unavailable},
     health::Commits,
+    inbox::Refused,
+    log_sync::Committed,
     schema,
 };
-use postrider_model::{delivery::DeliveryId, id::ApplicationId, time::Timestamp};
-use postrider_store::StoreError;
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use postrider_model::{id::ApplicationId, time::Timestamp};
+use postrider_store::{StoreError, deliveries::Lease};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use std::{
     collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering, mpsc::SyncSender},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{sync::oneshot, time::Instant};
 
 /// How long a caller waits for a place in the queue before it is told to come back.
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
 /// What happens in memory once the commit is durable, in the order of the operations.
-type Effect = Box<dyn FnOnce(&Shared) + Send>;
+pub(crate) type Effect = Box<dyn FnOnce(&Shared) + Send>;
 
 /// An operation in the queue.
 pub(crate) type Queued = Box<dyn Operation>;
@@ -49,14 +51,16 @@ pub(crate) struct Scope<'a> {
     /// The time of the batch.
     pub(crate) now: Timestamp,
     marks: &'a mut Marks,
-    effects: Vec<Effect>,
+    /// Those of the batch before, which may still be waiting for its sync.
+    earlier: &'a Marks,
+    effects: &'a mut Vec<Effect>,
 }
 
-/// What earlier operations of the same batch did that memory does not show yet.
+/// What earlier operations did that memory does not show yet.
 #[derive(Default)]
 struct Marks {
     changed: HashSet<ApplicationId>,
-    recorded: HashSet<DeliveryId>,
+    recorded: HashSet<Lease>,
 }
 
 impl Scope<'_> {
@@ -73,12 +77,16 @@ impl Scope<'_> {
 
     /// Is this still the version of the application's configuration?
     pub(crate) fn is_current(&self, application: ApplicationId, version: u64) -> bool {
-        !self.marks.changed.contains(&application) && self.shared.memory.version(application) == version
+        // In this order: once the sync has ended, memory shows what came before it.
+        let hidden = self.earlier.changed.contains(&application) && self.shared.inbox.is_syncing();
+        !hidden
+            && !self.marks.changed.contains(&application)
+            && self.shared.memory.version(application) == version
     }
 
-    /// Marks a delivery's result as stored; `false` when this batch holds one already.
-    pub(crate) fn first_record_of(&mut self, delivery: DeliveryId) -> bool {
-        self.marks.recorded.insert(delivery)
+    /// Marks a lease's result as stored; `false` when there is one already.
+    pub(crate) fn first_record_of(&mut self, lease: Lease) -> bool {
+        !self.earlier.recorded.contains(&lease) && self.marks.recorded.insert(lease)
     }
 }
 
@@ -146,7 +154,7 @@ impl<T: Send, F: FnOnce(&mut Scope<'_>) -> Result<T, Failure> + Send> Operation 
     }
 }
 
-/// Puts an operation into the queue; the answer comes after its commit.
+/// Puts an operation into the inbox; the answer comes after its commit.
 pub(crate) async fn submit<T: Send + 'static>(
     shared: &Shared,
     isolation: Isolation,
@@ -155,35 +163,29 @@ pub(crate) async fn submit<T: Send + 'static>(
     if let Some(detail) = shared.disk.broken() {
         return Err(unavailable(detail));
     }
-    let sender = shared.queue.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let Some(sender) = sender else { return Err(closing()) };
     let (reply, answer) = oneshot::channel();
     let operation = Typed { run: Some(run), result: None, isolation, reply };
-    match sender.send_timeout(Box::new(operation), QUEUE_WAIT).await {
-        Ok(()) => Ok(answer),
-        Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-            Err(unavailable("too many writes are waiting for the disk".to_owned()))
-        }
-        Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(closing()),
-    }
+    shared.inbox.put(Box::new(operation), QUEUE_WAIT).await.map_err(refused)?;
+    Ok(answer)
 }
 
-/// The same for a thread that may block, without waiting for a place in the queue.
+/// The same for a thread that may block, without waiting for a place.
 pub(crate) fn submit_blocking<T: Send + 'static>(
     shared: &Shared,
     isolation: Isolation,
     run: impl FnOnce(&mut Scope<'_>) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let sender = shared.queue.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let Some(sender) = sender else { return Err(closing().into()) };
     let (reply, answer) = oneshot::channel();
     let operation = Typed { run: Some(run), result: None, isolation, reply };
-    sender
-        .try_send(Box::new(operation))
-        .map_err(|_| unavailable("too many writes are waiting for the disk".to_owned()))?;
-    // The thread must not keep the queue alive while it waits.
-    drop(sender);
+    shared.inbox.try_put(Box::new(operation)).map_err(refused)?;
     answer.blocking_recv().unwrap_or_else(|_| Err(closing().into()))
+}
+
+fn refused(refused: Refused) -> StoreError {
+    match refused {
+        Refused::Full => unavailable("too many writes are waiting for the disk".to_owned()),
+        Refused::Closed => closing(),
+    }
 }
 
 /// Waits for the answer of a submitted operation.
@@ -199,19 +201,30 @@ fn closing() -> StoreError {
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) queue: mpsc::Receiver<Queued>,
+    /// To [`log_sync`](crate::log_sync): what is committed. Never full: the next commit waits for the sync of this one.
+    pub(crate) committed: SyncSender<Committed>,
+    earlier: Marks,
 }
 
 impl Writer {
-    /// Works until every sender of the queue is gone, and then until the queue is empty.
+    pub(crate) fn new(connection: Connection, shared: Arc<Shared>, committed: SyncSender<Committed>) -> Self {
+        Self { connection, shared, committed, earlier: Marks::default() }
+    }
+
+    /// Works until the inbox is closed and empty.
     pub(crate) fn run(mut self) {
-        while let Some(first) = self.queue.blocking_recv() {
+        let most = self.shared.config.batch.max(1);
+        let mut operations = Vec::new();
+        while self.shared.inbox.wait(&mut operations, most) {
+            let operations = std::mem::take(&mut operations);
             // What waited when the disk failed must not be written either: a second sync would lie.
             if let Some(detail) = self.shared.disk.broken() {
-                first.answer(Err(unavailable(detail)));
+                for operation in operations {
+                    operation.answer(Err(unavailable(detail.clone())));
+                }
                 continue;
             }
-            self.batch(first);
+            self.batch(operations);
             if self.shared.wal.restart_wanted.swap(false, Ordering::Relaxed) {
                 self.restart_log();
             }
@@ -238,19 +251,17 @@ impl Writer {
         }
     }
 
-    fn batch(&mut self, first: Queued) {
-        let mut operations = vec![first];
-        let outcome = self.transact(&mut operations);
-        match outcome {
-            Ok(effects) => {
-                for effect in effects {
-                    // What is committed has to be answered, and what comes after it to be written.
-                    if catch_unwind(AssertUnwindSafe(|| effect(&self.shared))).is_err() {
-                        tracing::error!("memory could not follow a commit; a restart reads it anew");
-                    }
-                }
-                for operation in operations {
-                    operation.answer(Ok(()));
+    fn batch(&mut self, mut operations: Vec<Queued>) {
+        let mut effects = Vec::new();
+        let mut marks = Marks::default();
+        match self.transact(&mut operations, &mut effects, &mut marks) {
+            Ok((changed, since)) => {
+                self.earlier = marks;
+                self.shared.inbox.sync_began();
+                if self.committed.send(Committed { operations, effects, changed, since }).is_err() {
+                    // Its operations went with it: whoever waits is told that the store is closing.
+                    tracing::error!("the thread that syncs the log is gone");
+                    self.shared.inbox.sync_ended();
                 }
             }
             Err((error, code)) => {
@@ -267,46 +278,48 @@ impl Writer {
         }
     }
 
-    /// One transaction over what waits; takes in what arrives meanwhile, up to the bound.
+    /// One transaction over what waits; takes in what arrives meanwhile, up to the bound, and until the commit before is
+    /// durable. Tells whether it wrote something, and when its commit began.
     fn transact(
-        &mut self,
+        &self,
         operations: &mut Vec<Queued>,
-    ) -> Result<Vec<Effect>, (StoreError, Option<ErrorCode>)> {
+        effects: &mut Vec<Effect>,
+        marks: &mut Marks,
+    ) -> Result<(bool, Instant), (StoreError, Option<ErrorCode>)> {
         let sql = |error: rusqlite::Error| (of_sql(&error), code(&error));
-        let most = self.shared.config.batch.max(1);
+        let (shared, most) = (&self.shared, self.shared.config.batch.max(1));
         let before = self.connection.total_changes();
         let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
-        let mut marks = Marks::default();
-        let mut effects = Vec::new();
-        let now = self.shared.clock.now();
-        self.shared.latest.saw(now);
+            Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(sql)?;
+        let now = shared.clock.now();
+        shared.latest.saw(now);
         let mut next = 0;
         loop {
             while let Some(operation) = operations.get_mut(next) {
+                let begun = effects.len();
                 let mut scope = Scope {
                     connection: &transaction,
-                    shared: &self.shared,
+                    shared,
                     now,
-                    marks: &mut marks,
-                    effects: Vec::new(),
+                    marks: &mut *marks,
+                    earlier: &self.earlier,
+                    effects: &mut *effects,
                 };
-                if run_one(operation, &mut scope)? {
-                    effects.append(&mut scope.effects);
+                if !run_one(operation, &mut scope)? {
+                    effects.truncate(begun);
                 }
                 next += 1;
             }
-            match (operations.len() < most).then(|| self.queue.try_recv()) {
-                Some(Ok(operation)) => operations.push(operation),
-                _ => break,
+            if !shared.inbox.more(operations, most) {
+                break;
             }
         }
-        let timer = Commits::timer();
-        transaction.commit().map_err(sql)?;
-        if self.connection.total_changes() > before {
-            self.shared.commits.record(timer, operations.len());
+        if let Some(detail) = shared.disk.broken() {
+            return Err((unavailable(detail), None));
         }
-        Ok(effects)
+        let since = Commits::timer();
+        transaction.commit().map_err(sql)?;
+        Ok((self.connection.total_changes() > before, since))
     }
 }
 

@@ -14,11 +14,12 @@ mod contents;
 mod vfs;
 
 use contents::{Change, Contents};
+use postrider_store_sqlite::TestDisk;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread::ThreadId,
@@ -138,6 +139,21 @@ impl Disk {
     /// The name under which SQLite opens files on such a disk.
     pub fn vfs() -> &'static str {
         vfs::register()
+    }
+
+    /// What the embedded store needs to run on such a disk.
+    pub fn of_store() -> TestDisk {
+        TestDisk { vfs: Self::vfs(), sync: Self::sync_file }
+    }
+
+    /// Syncs a file that is there, past SQLite.
+    fn sync_file(path: &Path) -> io::Result<()> {
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let path = path.canonicalize()?;
+        let (disk, name) = Self::of(&path).ok_or_else(gone)?;
+        let file = disk.state().names.get(&name).and_then(Entry::now).ok_or_else(gone)?;
+        disk.sync(&mut Handle { file, syncs_folder: false, database: false })
+            .map_err(|_| io::Error::other("the disk failed"))
     }
 
     /// Changes and syncs so far.

@@ -271,7 +271,7 @@ impl<'a> Run<'a> {
             readers: 1,
             batch: [1, 4, 32, 512][self.random.random_range(0..4)],
             hand_over_bytes: if self.random.random_bool(0.3) { 2000 } else { 64 * 1024 * 1024 },
-            vfs: Some(Disk::vfs()),
+            disk: Some(Disk::of_store()),
             ..Config::default()
         }
     }
