@@ -66,7 +66,7 @@ pub(crate) fn load(
     now: Timestamp,
     keys: Result<Option<&EnvironmentKeys>, &Failure>,
 ) -> Result<Option<Snapshot>, Failure> {
-    let Some(of_application) = application_throttle(connection, scope)? else { return Ok(None) };
+    let Some(defaults) = defaults(connection, scope)? else { return Ok(None) };
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {}, headers, oauth, oauth_version FROM endpoint
          WHERE application = ?1 AND deleted_at IS NULL ORDER BY id",
@@ -78,7 +78,7 @@ pub(crate) fn load(
         let endpoint = match endpoint_rows::read(row) {
             Ok(endpoint) => endpoint,
             Err(failure) => {
-                endpoints.push(Arc::new(damaged(row, failure, of_application)?));
+                endpoints.push(Arc::new(damaged(row, failure, defaults.throttle_rate)?));
                 continue;
             }
         };
@@ -94,7 +94,7 @@ pub(crate) fn load(
             Err(Failure::Store(error)) => Err(error.to_string()),
             Err(_) => Err("the environment's data key could not be read".to_owned()),
         };
-        let throttle_rate = endpoint.throttle_rate.or(of_application);
+        let throttle_rate = endpoint.throttle_rate.or(defaults.throttle_rate);
         endpoints.push(Arc::new(SendSettings { endpoint, credentials, throttle_rate }));
     }
     Ok(Some(Snapshot { version, endpoints }))
@@ -108,13 +108,20 @@ fn damaged(row: &Row<'_>, failure: Failure, throttle_rate: Option<u16>) -> Resul
     Ok(SendSettings { endpoint, credentials: Err(error.to_string()), throttle_rate })
 }
 
-/// The limit of an application for each of its endpoints; `None` when there is no such application.
-fn application_throttle(connection: &Connection, scope: &AppScope) -> Result<Option<Option<u16>>, Failure> {
+/// What an application sets for each of its endpoints.
+struct Defaults {
+    throttle_rate: Option<u16>,
+}
+
+/// `None` when there is no such application.
+fn defaults(connection: &Connection, scope: &AppScope) -> Result<Option<Defaults>, Failure> {
     let found = connection
         .prepare_cached(
             "SELECT throttle_rate FROM application WHERE id = ?1 AND environment = ?2 AND deleted_at IS NULL",
         )?
-        .query_row(params![key(&scope.application), scope.environment.as_str()], |row| row.get(0))
+        .query_row(params![key(&scope.application), scope.environment.as_str()], |row| {
+            Ok(Defaults { throttle_rate: row.get(0)? })
+        })
         .optional()?;
     Ok(found)
 }

@@ -7,6 +7,7 @@ use crate::{
     state::ApiState,
 };
 use axum::{Json, extract::State};
+use postrider_model::time::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -51,6 +52,6 @@ pub(crate) async fn get(
             Some(_) => EndpointRateLimitStatus::RateLimited,
             None => EndpointRateLimitStatus::Ok,
         },
-        throttled_since: since.map(|at| at.to_rfc3339()),
+        throttled_since: since.map(Timestamp::to_rfc3339),
     }))
 }

@@ -16,11 +16,15 @@ async fn limited(server: &TestServer, receiver: &Receiver, members: Value) -> En
     server.endpoint_with(&server.default_app().await, &receiver.url(), members).await
 }
 
-/// The most requests within any window of this length.
-fn most_within(window: Duration, mut at: Vec<Duration>) -> usize {
-    at.sort();
-    let within = |first: &Duration| at.iter().filter(|at| *at >= first && **at - *first < window).count();
+/// The most of these within any window of this length.
+fn most_within(window: Duration, at: &[Timestamp]) -> usize {
+    let within = |first: &Timestamp| at.iter().filter(|at| *at >= first && at.since(*first) < window).count();
     at.iter().map(within).max().unwrap_or(0)
+}
+
+/// From the first to the last.
+fn spread(at: &[Timestamp]) -> Duration {
+    at.iter().max().unwrap().since(*at.iter().min().unwrap())
 }
 
 fn arrivals(requests: &[Received]) -> Vec<Duration> {
@@ -29,11 +33,10 @@ fn arrivals(requests: &[Received]) -> Vec<Duration> {
 }
 
 /// When the attempts of an endpoint began, by the server's clock.
-async fn attempts_at(server: &TestServer, endpoint: &Endpoint) -> Vec<Duration> {
+async fn attempts_at(server: &TestServer, endpoint: &Endpoint) -> Vec<Timestamp> {
     let path = format!("/api/v1/app/{}/attempt/endpoint/{}?limit=250", endpoint.app, endpoint.id);
     let items = server.client().get(&path).await.items();
-    let at = |item: &Value| Timestamp::parse(item["timestamp"].as_str().unwrap()).unwrap();
-    items.iter().map(|item| at(item).since(Timestamp::default())).collect()
+    items.iter().map(|item| Timestamp::parse(item["timestamp"].as_str().unwrap()).unwrap()).collect()
 }
 
 async fn status(server: &TestServer, endpoint: &Endpoint) -> Value {
@@ -51,10 +54,9 @@ async fn an_endpoint_gets_no_more_than_its_rate_and_everything_arrives() {
     assert!(*arrived.iter().max().unwrap() <= Duration::from_secs(4), "not much slower: {arrived:?}");
     server.clock.quiet().await;
     let at = attempts_at(&server, &endpoint).await;
-    let all = *at.iter().max().unwrap() - *at.iter().min().unwrap();
-    assert!(all >= Duration::from_millis(2_300), "fifty at twenty a second: {all:?}");
+    assert!(spread(&at) >= Duration::from_millis(2_300), "fifty at twenty a second: {at:?}");
     // Twenty and one; an attempt begins up to a tenth of a second before its request is sent.
-    assert!(most_within(Duration::from_millis(900), at.clone()) <= 21, "{at:?}");
+    assert!(most_within(Duration::from_millis(900), &at) <= 21, "{at:?}");
     for message in messages {
         assert_eq!(server.attempts(&message).await.statuses(), [200]);
     }
@@ -75,8 +77,8 @@ async fn retries_and_first_attempts_share_the_rate() {
     let at = attempts_at(&server, &endpoint).await;
     assert_eq!(at.len(), 18, "six failed once");
     // An attempt begins up to a tenth of a second before its request is sent.
-    assert!(most_within(Duration::from_millis(900), at.clone()) <= 3, "{at:?}");
-    assert!(most_within(Duration::from_secs(5), at) <= 12);
+    assert!(most_within(Duration::from_millis(900), &at) <= 3, "{at:?}");
+    assert!(most_within(Duration::from_secs(5), &at) <= 12);
     for message in &messages[..6] {
         assert_eq!(server.attempts(message).await.statuses(), [503, 200]);
     }
@@ -97,8 +99,8 @@ async fn the_rate_of_an_application_holds_for_each_endpoint_that_has_none_of_its
     slow.wait_for(16).await;
     server.clock.quiet().await;
     let at = attempts_at(&server, &endpoint).await;
-    assert!(*at.iter().max().unwrap() - *at.iter().min().unwrap() >= Duration::from_millis(1_300), "{at:?}");
-    assert!(most_within(Duration::from_millis(900), at.clone()) <= 11, "{at:?}");
+    assert!(spread(&at) >= Duration::from_millis(1_300), "{at:?}");
+    assert!(most_within(Duration::from_millis(900), &at) <= 11, "{at:?}");
 }
 
 #[tokio::test]
