@@ -25,7 +25,7 @@ pub struct Parts {
     /// Settings.
     pub config: Arc<Config>,
     /// Who may come in.
-    pub admission: Admission,
+    pub admission: Arc<Admission>,
     pub(crate) failures: Failures,
     pub(crate) known_environments: KnownEnvironments,
     pub(crate) last_write: LastWrite,
@@ -43,7 +43,7 @@ impl ApiState {
             store,
             pulse,
             metrics,
-            admission: Admission::new(&config.limits),
+            admission: Arc::new(Admission::new(&config.limits)),
             config,
             failures: Failures::default(),
             known_environments: KnownEnvironments::default(),

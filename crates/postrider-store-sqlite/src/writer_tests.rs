@@ -26,7 +26,7 @@ async fn rows(store: &SqliteStore) -> Vec<u8> {
 }
 
 /// Holds the writer until dropped, so that what is submitted meanwhile shares the next batch.
-async fn hold(store: &SqliteStore) -> std::sync::mpsc::SyncSender<()> {
+async fn hold(store: &SqliteStore) -> SyncSender<()> {
     let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
     let (begun, begins) = oneshot::channel();
     let wait = move |work: &mut Scope<'_>| {

@@ -37,8 +37,12 @@ impl Place {
 
     fn open(&self, data: &Path) -> Arc<SqliteStore> {
         let keyring = Keyring::load(&self.folder.path().join("keyring.toml")).unwrap();
-        let config =
-            Config { data_dir: data.to_owned(), readers: 1, vfs: Some(Disk::vfs()), ..Config::default() };
+        let config = Config {
+            data_dir: data.to_owned(),
+            readers: 1,
+            disk: Some(Disk::of_store()),
+            ..Config::default()
+        };
         SqliteStore::open(config, keyring).unwrap()
     }
 
@@ -75,8 +79,8 @@ async fn publish(store: &SqliteStore, scope: &AppScope, bytes: usize) -> Result<
     store.accept(vec![message]).await.remove(0)
 }
 
-fn unavailable<T: std::fmt::Debug>(result: Result<T, WriteError>) -> bool {
-    matches!(&result, Err(WriteError::Store(StoreError::Unavailable { detail, .. })) if detail.contains("restarted"))
+fn unavailable(result: &Result<Accepted, WriteError>) -> bool {
+    matches!(result, Err(WriteError::Store(StoreError::Unavailable { detail, .. })) if detail.contains("restarted"))
 }
 
 /// R-POWER: after a failed sync nobody knows what reached the disk, and a second one would not say.
@@ -94,7 +98,7 @@ async fn after_a_failed_sync_nothing_is_acknowledged_or_synced_until_a_restart()
     for result in futures_util::future::join_all(calls).await {
         assert!(matches!(result, Err(WriteError::Store(StoreError::Unavailable { .. }))), "{result:?}");
     }
-    assert!(unavailable(publish(&store, &scope, 100).await));
+    assert!(unavailable(&publish(&store, &scope, 100).await));
     let detail = tokio::time::timeout(PATIENCE, store.broken()).await.expect("it is told");
     assert!(detail.contains("restarted"), "{detail}");
     let room = Room { total: 10, per_endpoint: 10, ..Room::default() };
@@ -123,13 +127,13 @@ async fn a_checkpoint_that_cannot_sync_ends_all_writing_too() {
         match publish(&store, &scope, 100_000).await {
             Ok(accepted) => kept.push(accepted.message.id),
             refused => {
-                assert!(unavailable(refused));
+                assert!(unavailable(&refused));
                 break;
             }
         }
     }
     tokio::time::timeout(PATIENCE, store.broken()).await.expect("it is told");
-    assert!(unavailable(publish(&store, &scope, 100).await));
+    assert!(unavailable(&publish(&store, &scope, 100).await));
     store.close().await;
     drop(store);
     assert_eq!(place.disk.repeated_syncs(), 0);
