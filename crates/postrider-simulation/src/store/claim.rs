@@ -24,6 +24,7 @@ pub(super) struct Waiting {
     pub(super) application: ApplicationId,
     pub(super) due_at: Timestamp,
     pub(super) deferred_until: Timestamp,
+    deadline_at: Timestamp,
     retry: bool,
 }
 
@@ -39,6 +40,7 @@ pub(super) fn waiting<'a>(disk: &'a Disk, memory: &'a Memory) -> impl Iterator<I
             application: endpoint.application,
             due_at: next_attempt_at,
             deferred_until: memory.deferred_until(id.endpoint, endpoint.application),
+            deadline_at: stored.deadline_at,
             retry: stored.attempts > 0,
         })
     })
@@ -48,9 +50,10 @@ pub(super) fn waiting<'a>(disk: &'a Disk, memory: &'a Memory) -> impl Iterator<I
 pub(super) fn claim(disk: &mut Disk, memory: &mut Memory, room: &Room, now: Timestamp) -> Claimed {
     start::keep_waits(disk, memory, now);
     memory.room = Some(room.clone());
-    expire(disk, memory, now);
-    let mut due: Vec<Waiting> =
-        waiting(disk, memory).filter(|one| one.due_at <= now && one.deferred_until <= now).collect();
+    let mut all: Vec<Waiting> = waiting(disk, memory).collect();
+    all.retain(|one| !expires(disk, one, now));
+    let mut due = all.clone();
+    due.retain(|one| one.due_at <= now && one.deferred_until <= now);
     due.sort_by_key(|one| (one.due_at, one.delivery));
     let (mut claimed, mut bytes) = (Claimed::default(), room.bytes);
     while claimed.deliveries.len() < room.total
@@ -62,9 +65,11 @@ pub(super) fn claim(disk: &mut Disk, memory: &mut Memory, room: &Room, now: Time
         }
         bytes = bytes.saturating_sub(size);
         due.retain(|one| one.delivery != next.delivery);
+        all.retain(|one| one.delivery != next.delivery);
         claimed.deliveries.extend(lease(disk, memory, &next));
     }
-    claimed.next_due = waiting(disk, memory)
+    claimed.next_due = all
+        .iter()
         .filter(|one| has_place(memory, room, one.delivery.endpoint))
         .map(|one| one.due_at.max(one.deferred_until))
         .min();
@@ -119,13 +124,12 @@ fn lease(disk: &mut Disk, memory: &mut Memory, next: &Waiting) -> Option<Claimed
 }
 
 /// What is due but past its deadline is not attempted any more.
-fn expire(disk: &mut Disk, memory: &Memory, now: Timestamp) {
-    let due = waiting(disk, memory).filter(|one| one.due_at <= now);
-    let past = due.filter(|one| disk.deliveries.get(&one.delivery).is_some_and(|it| it.deadline_at < now));
-    let past: Vec<DeliveryId> = past.map(|one| one.delivery).collect();
-    for delivery in past {
-        disk.set_state(delivery, State::Failed(GiveUp::Expired));
+fn expires(disk: &mut Disk, one: &Waiting, now: Timestamp) -> bool {
+    let past = one.due_at <= now && one.deadline_at < now;
+    if past {
+        disk.set_state(one.delivery, State::Failed(GiveUp::Expired));
     }
+    past
 }
 
 /// What a claim has taken: given back when its caller goes away, or gets an error, before it is answered.

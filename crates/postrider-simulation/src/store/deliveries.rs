@@ -93,6 +93,7 @@ impl Deliveries for ModelStore {
             for lease in &leases {
                 if memory.holds(lease) {
                     memory.take_back(lease);
+                    self.weather.saw(Deed::Released { lease });
                     disk.begun.remove(&lease.delivery);
                 }
             }

@@ -42,6 +42,11 @@ pub enum Deed<'a> {
         /// Its number.
         number: u32,
     },
+    /// A lease was given back.
+    Released {
+        /// This one.
+        lease: &'a Lease,
+    },
     /// A record was looked at.
     Recorded {
         /// The record.
