@@ -130,12 +130,16 @@ impl Dispatch {
     /// The attempt; a panic in it is a failed attempt that its owner can see, retried by the schedule.
     async fn attempt(&self, claimed: &ClaimedDelivery, place: &mut Place) -> Ended {
         let run = self.attempts.begin();
-        self.metrics.attempt_started(run.lag(claimed));
         let attempt = AssertUnwindSafe(self.attempts.run(claimed, &run, place));
-        attempt.catch_unwind().await.unwrap_or_else(|_| {
+        let ended = attempt.catch_unwind().await.unwrap_or_else(|_| {
             self.metrics.panics.inc();
             self.attempts.defect(claimed, &run)
-        })
+        });
+        // What was withheld is no attempt.
+        if matches!(ended, Ended::Attempted(..)) {
+            self.metrics.attempt_started(run.lag(claimed));
+        }
+        ended
     }
 
     async fn release(&self, claimed: &ClaimedDelivery) {

@@ -191,6 +191,7 @@ impl Place {
     /// Waits a moment if that makes the delivery keep to its endpoint's rate, in messages per second. `false` when a moment
     /// is not enough: give the lease back, the store knows until when it need not come again.
     pub(crate) async fn pace(&self, rate: Option<u16>) -> bool {
+        let Some(rate) = rate else { return true };
         let (lanes, endpoint) = (&self.lanes, self.lease.delivery.endpoint);
         let now = lanes.now();
         let paced = {

@@ -25,7 +25,8 @@ pub struct Metrics {
     pub(crate) unstored_results: Gauge,
     pub(crate) superseded_results: Counter,
     pub(crate) claim_failures: Counter,
-    breakers: Family<StateLabel, Gauge>,
+    open: Gauge,
+    half_open: Gauge,
     trips: Family<TroubleLabel, Counter>,
     withheld: Family<ReasonLabel, Counter>,
     pub(crate) throttled: Counter,
@@ -74,6 +75,12 @@ pub(crate) enum Withheld {
 impl Metrics {
     /// Makes the metrics and registers them under their full names, all of which begin with `postrider_`.
     pub fn register(registry: &mut Registry) -> Self {
+        let breakers = Family::<StateLabel, Gauge>::default();
+        registry.register(
+            "postrider_breakers",
+            "Endpoints that are left alone (open) or probed (half_open)",
+            breakers.clone(),
+        );
         let metrics = Self {
             attempts: Family::default(),
             duration: Histogram::new(DURATION_BUCKETS),
@@ -83,7 +90,8 @@ impl Metrics {
             unstored_results: Gauge::default(),
             superseded_results: Counter::default(),
             claim_failures: Counter::default(),
-            breakers: Family::default(),
+            open: breakers.get_or_create_owned(&StateLabel { state: "open" }),
+            half_open: breakers.get_or_create_owned(&StateLabel { state: "half_open" }),
             trips: Family::default(),
             withheld: Family::default(),
             throttled: Counter::default(),
@@ -120,11 +128,6 @@ impl Metrics {
 
     fn register_waiting(&self, registry: &mut Registry) {
         registry.register(
-            "postrider_breakers",
-            "Endpoints that are left alone (open) or probed (half_open)",
-            self.breakers.clone(),
-        );
-        registry.register(
             "postrider_breaker_trips",
             "How often an endpoint began to be left alone, by its trouble",
             self.trips.clone(),
@@ -139,7 +142,6 @@ impl Metrics {
             "How often a delivery had to wait for its endpoint's rate limit",
             self.throttled.clone(),
         );
-        self.breakers((0, 0));
     }
 
     fn register_trouble(&self, registry: &mut Registry) {
@@ -189,8 +191,7 @@ impl Metrics {
     }
 
     pub(crate) fn breakers(&self, (open, half_open): (usize, usize)) {
-        for (state, count) in [("open", open), ("half_open", half_open)] {
-            let gauge = self.breakers.get_or_create(&StateLabel { state });
+        for (gauge, count) in [(&self.open, open), (&self.half_open, half_open)] {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

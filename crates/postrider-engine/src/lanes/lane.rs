@@ -23,6 +23,8 @@ pub(super) struct Lane {
     /// Suspects that wait for their turn.
     pub(super) waiting: usize,
     pub(super) places: usize,
+    /// The bound that the store is told, when it is not the usual one.
+    pub(super) told: Option<usize>,
     pub(super) slow: bool,
     pub(super) breaker: Breaker,
     /// The version of the configuration that the breaker speaks of.
@@ -58,6 +60,7 @@ impl Lane {
             ended: 0,
             waiting: 0,
             places: limits.per_endpoint,
+            told: None,
             slow: false,
             breaker: Breaker::default(),
             version: 0,
@@ -134,13 +137,9 @@ impl Lane {
     }
 
     /// When the next delivery may go out at this rate, and what follows if it does.
-    pub(super) fn next_turn(&mut self, rate: Option<u16>, now: Timestamp) -> Option<(Timestamp, Throttle)> {
-        let Some(rate) = rate else {
-            (self.throttle, self.throttled) = (None, None);
-            return None;
-        };
+    pub(super) fn next_turn(&self, rate: u16, now: Timestamp) -> (Timestamp, Throttle) {
         let throttle = self.throttle.filter(|throttle| throttle.rate() == rate);
-        Some(throttle.unwrap_or_else(|| Throttle::new(rate)).next(now))
+        throttle.unwrap_or_else(|| Throttle::new(rate)).next(now)
     }
 
     /// A delivery goes out, or will: it has had its turn.

@@ -223,9 +223,9 @@ impl State {
         gate
     }
 
-    pub(super) fn pace(&mut self, endpoint: EndpointId, rate: Option<u16>, now: Timestamp) -> Paced {
+    pub(super) fn pace(&mut self, endpoint: EndpointId, rate: u16, now: Timestamp) -> Paced {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return Paced::Go };
-        let Some((at, throttle)) = lane.next_turn(rate, now) else { return Paced::Go };
+        let (at, throttle) = lane.next_turn(rate, now);
         if at <= now {
             lane.takes_turn(throttle);
             return Paced::Go;
@@ -395,7 +395,13 @@ impl State {
     }
 
     fn tell_bound(&mut self, endpoint: EndpointId) {
-        match self.lanes.get(&endpoint).and_then(|lane| lane.bound(&self.limits)) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        let bound = lane.bound(&self.limits);
+        if bound == lane.told {
+            return;
+        }
+        lane.told = bound;
+        match bound {
             Some(bound) => self.own.insert(endpoint, bound),
             None => self.own.remove(&endpoint),
         };

@@ -130,7 +130,7 @@ fn breakers_of_endpoints_do_not_touch_each_other() {
 fn a_rate_is_kept_over_everything_that_is_sent_to_an_endpoint() {
     let mut lanes = lanes(100);
     lanes.fill(1, 3);
-    let (now, rate) = (lanes.now, Some(4));
+    let (now, rate) = (lanes.now, 4);
     assert_eq!(lanes.state.pace(endpoint(1), rate, now), Paced::Go);
     let next = now.plus(Duration::from_millis(230));
     assert_eq!(lanes.state.pace(endpoint(1), rate, now), Paced::Shut(next), "too long to wait for");
@@ -143,17 +143,15 @@ fn a_rate_is_kept_over_everything_that_is_sent_to_an_endpoint() {
 }
 
 #[test]
-fn another_rate_and_none_at_all_hold_at_once() {
+fn another_rate_holds_at_once() {
     let mut lanes = lanes(100);
     lanes.fill(1, 1);
     let now = lanes.now;
-    assert_eq!(lanes.state.pace(endpoint(1), Some(1), now), Paced::Go);
-    assert!(matches!(lanes.state.pace(endpoint(1), Some(1), now), Paced::Shut(_)));
-    assert_eq!(lanes.state.pace(endpoint(1), Some(50), now), Paced::Go);
-    assert!(matches!(lanes.state.pace(endpoint(1), Some(1), now), Paced::Go));
-    assert!(matches!(lanes.state.pace(endpoint(1), Some(1), now), Paced::Shut(_)));
-    assert_eq!(lanes.state.pace(endpoint(1), None, now), Paced::Go);
-    assert_eq!(lanes.state.standing(endpoint(1), now).throttled_since, None);
+    assert_eq!(lanes.state.pace(endpoint(1), 1, now), Paced::Go);
+    assert!(matches!(lanes.state.pace(endpoint(1), 1, now), Paced::Shut(_)));
+    assert_eq!(lanes.state.pace(endpoint(1), 50, now), Paced::Go);
+    assert!(matches!(lanes.state.pace(endpoint(1), 1, now), Paced::Go));
+    assert!(matches!(lanes.state.pace(endpoint(1), 1, now), Paced::Shut(_)));
 }
 
 #[test]
@@ -161,13 +159,13 @@ fn few_places_are_for_waiting() {
     let mut lanes = lanes(8);
     for of in 1..=3 {
         lanes.fill(of, 2);
-        assert_eq!(lanes.state.pace(endpoint(of), Some(20), lanes.now), Paced::Go);
+        assert_eq!(lanes.state.pace(endpoint(of), 20, lanes.now), Paced::Go);
     }
     let now = lanes.now;
-    let waits = (1..=3).filter(|of| matches!(lanes.state.pace(endpoint(*of), Some(20), now), Paced::At(_)));
+    let waits = (1..=3).filter(|of| matches!(lanes.state.pace(endpoint(*of), 20, now), Paced::At(_)));
     assert_eq!(waits.count(), 2, "a quarter of eight");
     lanes.state.paced();
-    assert!(matches!(lanes.state.pace(endpoint(3), Some(20), now), Paced::At(_)));
+    assert!(matches!(lanes.state.pace(endpoint(3), 20, now), Paced::At(_)));
 }
 
 #[test]
