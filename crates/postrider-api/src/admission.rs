@@ -57,6 +57,9 @@ const BODY_SHARE: u64 = 4;
 const LINE_SHARE: usize = 4;
 /// One token has this part of the other gates.
 const BESIDE_SHARE: u64 = 2;
+/// Test sends at one time, and those of one token: each has a body in memory, and waits for its attempt.
+const TESTS: u64 = 32;
+const TESTS_OF_ONE: u64 = 8;
 /// Reads and changes that may wait, each.
 const BESIDE_WAITING: usize = 1024;
 /// How often it is looked at what is pending.
@@ -72,6 +75,7 @@ pub struct Admission {
     bodies: Gate,
     reads: Gate,
     changes: Gate,
+    tests: Gate,
     backlog: Backlog,
     keys: RandomState,
     held: AtomicUsize,
@@ -91,7 +95,7 @@ pub enum Reason {
     Store,
     /// Too many requests that read.
     Reads,
-    /// Too many requests that change something else.
+    /// Too many requests that change something else, or send tests.
     Changes,
 }
 
@@ -180,6 +184,7 @@ impl Admission {
             bodies: Gate::new(bytes, bytes / BODY_SHARE, PATIENCE, publishing),
             reads: other(config.reads_at_once),
             changes: other(config.changes_at_once),
+            tests: Gate::new(TESTS, TESTS_OF_ONE, PATIENCE_BESIDE, beside),
             backlog: Backlog::new(config.backlog_deliveries),
             keys: RandomState::new(),
             held: AtomicUsize::new(0),

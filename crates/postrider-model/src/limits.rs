@@ -55,6 +55,8 @@ pub const DELIVERY_AGE: Duration = Duration::from_hours(720);
 pub const PAGE_DEFAULT: usize = 50;
 /// See [`PAGE_DEFAULT`].
 pub const PAGE_MOST: usize = 250;
+/// Payload bytes of a page: a page of the largest messages would else be a quarter of a gigabyte.
+pub const PAGE_BYTES: usize = 4 * PAYLOAD_BYTES;
 /// `OAuth2`: scopes, extra parameters, extra headers.
 pub const OAUTH_SCOPES: usize = 50;
 /// See [`OAUTH_SCOPES`].

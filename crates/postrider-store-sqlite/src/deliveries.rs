@@ -8,7 +8,7 @@ use crate::{
     failure::{Failure, Refusal},
     idempotency::{self, Kind},
     in_flight::Begun,
-    message_rows, progress, record,
+    message_rows, messages, progress, record,
     values::{Span, key},
     writer::Scope,
 };
@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use postrider_model::{
     delivery::{DeliveryId, Trigger},
     id::{EndpointId, MessageId},
+    limits::PAGE_BYTES,
     time::Timestamp,
 };
 use postrider_store::{
@@ -243,7 +244,9 @@ fn endpoint_messages(
     let mut rows = statement.query(params![key(&endpoint), span.low, span.high])?;
     let mut found: Vec<EndpointMessage> = Vec::new();
     let mut previous = None;
+    let mut bytes = 0;
     while found.len() <= page.limit
+        && bytes <= PAGE_BYTES
         && let Some(row) = rows.next()?
     {
         let message = message_rows::read(row, wanted.with_payload)?;
@@ -255,8 +258,9 @@ fn endpoint_messages(
         if let Some(progress) = progress
             && wanted.kind.is_none_or(|kind| kind == progress::kind(&progress))
         {
+            bytes += messages::size(&message);
             found.push(EndpointMessage { message, progress });
         }
     }
-    Ok(Page::from_rows(found, page.limit, page.backward))
+    Ok(Page::from_sized_rows(found, page.limit, page.backward, |item| messages::size(&item.message)))
 }

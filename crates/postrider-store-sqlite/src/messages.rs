@@ -8,11 +8,13 @@ use crate::{
     writer::{Isolation, Scope},
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use postrider_model::{
     application::Ref,
     delivery::DeliveryId,
     event_type::EventTypeName,
     id::MessageId,
+    limits::PAGE_BYTES,
     message::{Channel, MessageWithPayload},
 };
 use postrider_store::{
@@ -88,16 +90,24 @@ fn list(
     ))?;
     let mut rows = statement.query(params![key(&scope.application), span.low, span.high])?;
     let mut found = Vec::new();
+    let mut bytes = 0;
     // Rows come one by one, in the order of the index: reading stops where the page is full.
     while found.len() <= page.limit
+        && bytes <= PAGE_BYTES
         && let Some(row) = rows.next()?
     {
         let message = message_rows::read(row, with_payload)?;
         if message_rows::passes(filter, &message.message) {
+            bytes += size(&message);
             found.push(message);
         }
     }
-    Ok(Page::from_rows(found, page.limit, page.backward))
+    Ok(Page::from_sized_rows(found, page.limit, page.backward, size))
+}
+
+/// Bytes of the payload that was read.
+pub(crate) fn size(message: &MessageWithPayload) -> usize {
+    message.payload.as_ref().map_or(0, Bytes::len)
 }
 
 /// Deletes a payload; what cannot be sent any more is cancelled.

@@ -10,7 +10,8 @@ use postrider_store::{
     Store as _,
     deliveries::{AttemptRecord, Deliveries as _, Room},
     health::Health as _,
-    messages::{Accepted, Messages as _, NewMessage},
+    messages::{Accepted, MessageFilter, Messages as _, NewMessage},
+    page::{Order, PageRequest},
     retention::{Cutoffs, Retention as _},
 };
 use postrider_store_sqlite::SqliteStore;
@@ -156,4 +157,31 @@ async fn what_a_disabled_endpoint_holds_expires_behind_much_that_must_stay() {
     assert_eq!(expire().await, 30);
     store.clock().advance(Duration::from_hours(40 * 24));
     assert_eq!(expire().await, 0);
+}
+
+/// A page of the largest messages does not take a quarter of a gigabyte; what is left out of it follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_large_payloads_ends_early_and_the_list_loses_nothing() {
+    let place = Place::new();
+    let store = place.open();
+    let scope = world(&*store).await;
+    let large = message(&scope, bytes::Bytes::from(vec![b' '; 900_000]));
+    assert!(store.accept(vec![large; 10]).await.iter().all(Result::is_ok));
+    let (mut cursor, mut pages) = (None, Vec::new());
+    loop {
+        let request = PageRequest { limit: 50, order: Order::Descending, cursor, backward: false };
+        let page = store.messages(&scope, MessageFilter::default(), true, request).await.unwrap();
+        assert!(
+            page.items.iter().all(|item| item.payload.as_ref().is_some_and(|bytes| bytes.len() == 900_000))
+        );
+        cursor = page.items.last().map(|item| item.message.id);
+        pages.push(page.items.len());
+        if page.done {
+            break;
+        }
+    }
+    assert_eq!(pages, [4, 4, 2]);
+    let request = PageRequest { limit: 50, order: Order::Descending, cursor: None, backward: false };
+    let page = store.messages(&scope, MessageFilter::default(), false, request).await.unwrap();
+    assert_eq!((page.items.len(), page.done), (10, true), "without payloads nothing is large");
 }

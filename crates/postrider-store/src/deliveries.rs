@@ -236,7 +236,8 @@ pub trait Deliveries: Send + Sync + 'static {
         page: PageRequest<EndpointId>,
     ) -> Result<Page<Destination>, StoreError>;
 
-    /// The messages that were to be delivered to an endpoint, by message id.
+    /// The messages that were to be delivered to an endpoint, by message id. A page whose payloads get larger than
+    /// [`PAGE_BYTES`](postrider_model::limits::PAGE_BYTES) may end there.
     async fn endpoint_messages(
         &self,
         scope: &AppScope,

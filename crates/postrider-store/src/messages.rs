@@ -93,7 +93,8 @@ pub trait Messages: Send + Sync + 'static {
         reference: &Ref<MessageId>,
     ) -> Result<Option<MessageWithPayload>, StoreError>;
 
-    /// A page of messages by id. Payloads are read only `with_payload`; else they are `None`.
+    /// A page of messages by id. Payloads are read only `with_payload`; else they are `None`. A page whose payloads get
+    /// larger than [`PAGE_BYTES`](postrider_model::limits::PAGE_BYTES) may end there.
     async fn messages(
         &self,
         scope: &AppScope,

@@ -1,6 +1,6 @@
 //! Pages of lists: by position, never by count.
 
-use postrider_model::time::Timestamp;
+use postrider_model::{limits::PAGE_BYTES, time::Timestamp};
 
 /// Direction of a list's natural order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,18 @@ impl<T> Page<T> {
         Self { items: rows, done }
     }
 
+    /// The same of rows with payloads: where these exceed [`PAGE_BYTES`] the page ends early, and is not the last one.
+    /// Backends need not fetch more rows than that.
+    pub fn from_sized_rows(rows: Vec<T>, limit: usize, backward: bool, size: impl Fn(&T) -> usize) -> Self {
+        let mut bytes = 0;
+        let fit = rows.iter().take_while(|row| {
+            bytes += size(row);
+            bytes <= PAGE_BYTES
+        });
+        let fit = fit.count().max(1);
+        Self::from_rows(rows, limit.min(fit), backward)
+    }
+
     /// The same page of other items.
     pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U> {
         Page { items: self.items.into_iter().map(f).collect(), done: self.done }
@@ -74,6 +86,20 @@ mod tests {
             (vec![1], true, vec![1], true),
         ] {
             assert_eq!(Page::from_rows(rows.clone(), 2, backward), Page { items, done }, "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_ends_where_its_payloads_get_too_large() {
+        for (rows, items, done) in [
+            (vec![1, 1], vec![1, 1], true),
+            (vec![1, PAGE_BYTES - 1, 0], vec![1, PAGE_BYTES - 1, 0], true),
+            (vec![1, PAGE_BYTES, 0], vec![1], false),
+            (vec![PAGE_BYTES + 1, 1], vec![PAGE_BYTES + 1], false),
+            (vec![0, 0, 0, 0], vec![0, 0, 0], false),
+        ] {
+            let page = Page::from_sized_rows(rows.clone(), 3, false, |row| *row);
+            assert_eq!(page, Page { items, done }, "{rows:?}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The gates of everything that is not publishing: reads and changes each have a bound of their own, so that neither keeps
 //! the other, or publishing, from being served. One token has half of a gate at most.
 //!
-//! Health, metrics and documentation pass always. A publish passes too: it has its own gates, behind authentication. So
-//! does a test send, which waits for seconds and does nothing meanwhile.
+//! Health, metrics and documentation pass always. A publish passes too: it has its own gates, behind authentication. Test
+//! sends, which wait for seconds and do nothing meanwhile, have another gate for that reason.
 
 use super::{Admission, PATIENCE_BESIDE, Pass, Reason};
 use crate::error::ApiError;
@@ -16,6 +16,7 @@ enum Class {
     Passes,
     Reads,
     Changes,
+    Tests,
 }
 
 impl Admission {
@@ -30,6 +31,7 @@ impl Admission {
             Class::Passes => return Ok(None),
             Class::Reads => (&self.reads, Reason::Reads),
             Class::Changes => (&self.changes, Reason::Changes),
+            Class::Tests => (&self.tests, Reason::Changes),
         };
         let arrived = Instant::now();
         let token = self.keys.hash_one(headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes));
@@ -50,7 +52,8 @@ fn classify(method: &Method, path: &str) -> Class {
     }
     match *method {
         Method::GET | Method::HEAD => Class::Reads,
-        Method::POST if path.ends_with("/msg") || path.ends_with("/msg/test-attempt") => Class::Passes,
+        Method::POST if path.ends_with("/msg") => Class::Passes,
+        Method::POST if path.ends_with("/msg/test-attempt") => Class::Tests,
         _ => Class::Changes,
     }
 }
@@ -64,7 +67,7 @@ mod tests {
         for (method, path, class) in [
             (Method::POST, "/api/v1/app/a/msg", Class::Passes),
             (Method::POST, "/api/v1/app/a/msg/", Class::Passes),
-            (Method::POST, "/api/v1/app/a/endpoint/e/msg/test-attempt", Class::Passes),
+            (Method::POST, "/api/v1/app/a/endpoint/e/msg/test-attempt", Class::Tests),
             (Method::GET, "/api/v1/health", Class::Passes),
             (Method::GET, "/api/v1/health/ping/", Class::Passes),
             (Method::GET, "/metrics", Class::Passes),

@@ -66,7 +66,7 @@ impl Gate {
         let mut lines = self.lines();
         lines.forget_gone(key, oneshot::Sender::is_closed);
         self.waiting.store(lines.len(), SeqCst);
-        lines.judge(key, Instant::now())
+        lines.judge(key, Instant::now()).map_err(|blame| self.or_its_share(key, 1, blame))
     }
 
     /// Lets in, or waits for a turn.
@@ -80,7 +80,7 @@ impl Gate {
         match timeout_at(arrived + self.patience, &mut waiting.turn).await {
             Ok(Ok(())) => Ok(Pass { gate: self, key, amount }),
             // The turn may have come in the same moment; then `waiting` gives it back.
-            Ok(Err(_)) | Err(_) => Err(self.blame(key)),
+            Ok(Err(_)) | Err(_) => Err(self.blame(key, amount)),
         }
     }
 
@@ -98,7 +98,7 @@ impl Gate {
         let (ticket, turn) = oneshot::channel();
         let mut lines = self.lines();
         lines.forget_gone(key, oneshot::Sender::is_closed);
-        lines.judge(key, now)?;
+        lines.judge(key, now).map_err(|blame| self.or_its_share(key, amount, blame))?;
         lines.push(key, amount, ticket, now);
         // From here on whoever leaves looks at the lines; who left just before that made room that nobody has seen.
         self.waiting.store(lines.len(), SeqCst);
@@ -106,8 +106,15 @@ impl Gate {
         Ok(Waiting { gate: self, key, amount, turn })
     }
 
-    fn blame(&self, key: u64) -> Blame {
-        self.lines().blame(key, Instant::now())
+    fn blame(&self, key: u64, amount: u64) -> Blame {
+        let blame = self.lines().blame(key, Instant::now());
+        self.or_its_share(key, amount, blame)
+    }
+
+    /// Who has its share inside waits for itself.
+    fn or_its_share(&self, key: u64, amount: u64, blame: Blame) -> Blame {
+        let inside = self.share_of(key).map_or(0, |inside| inside.load(Relaxed));
+        if inside > 0 && inside.saturating_add(amount) > self.share { Blame::Line } else { blame }
     }
 
     /// Lets in who is next, as long as there is room.

@@ -42,7 +42,7 @@ async fn one_key_has_its_share_and_another_gets_in_at_once() {
     assert_eq!(started.elapsed(), Duration::ZERO);
     assert_eq!((gate.inside(), gate.waiting()), (7, 1));
     drop(other);
-    assert!(waits.await.is_err(), "its own share is what it waited for");
+    assert_eq!(waits.await.unwrap_err(), Blame::Line, "its own share is what it waited for");
     assert_eq!(gate.inside(), 3);
 }
 
