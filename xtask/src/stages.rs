@@ -49,6 +49,21 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
     stages.push(stage("power", "power cuts on a simulated disk: nothing answered is lost", |root| {
         rig::stage(root, &["power", "--seeds", "100"])
     }));
+    stages.push(stage(
+        "full",
+        "a small file system gets full under load: nothing is lost, and it recovers",
+        |root| rig::stage(root, &["full", "--rounds", "1"]),
+    ));
+    stages.push(stage(
+        "eio",
+        "a sync fails under load: the server ends, and the next start has everything",
+        |root| rig::stage(root, &["eio", "--rounds", "1"]),
+    ));
+    stages.push(stage(
+        "ack",
+        "system calls under load: no 202 leaves before the sync of its commit",
+        |root| rig::stage(root, &["ack", "--messages", "100"]),
+    ));
     stages
 }
 

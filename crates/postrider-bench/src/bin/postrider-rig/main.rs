@@ -2,7 +2,7 @@
 //!
 //! The cast:
 //! - `kill`: the rig that ends the server with `kill -9` in the middle of load, again and again;
-//! - `full`: the rig that fills the file system of its data; `sync`: the one that lets a sync fail;
+//! - `full`: the rig that fills the file system of its data; `eio`: the one that lets a sync fail;
 //! - `ack`: the rig that watches system calls, with `trace`, which reads them and knows their order (pure);
 //! - `node`: the server under test, a real process on one data directory;
 //! - `load`: publishes at a fixed rate and notes what was acknowledged;
@@ -14,6 +14,7 @@
 mod ack;
 #[path = "../../connection.rs"]
 mod connection;
+mod eio;
 mod findings;
 mod full;
 mod kill;
@@ -22,7 +23,6 @@ mod load;
 mod node;
 mod receiver;
 mod report;
-mod sync;
 mod trace;
 mod world;
 
@@ -49,7 +49,7 @@ enum Rig {
     /// Watches the system calls of a server under load: no 202 leaves before the sync of its commit
     Ack(Ack),
     /// The n-th sync of the log fails: the server ends with exit code 70, and has lost nothing at the next start
-    Sync(Sync),
+    Eio(Eio),
 }
 
 #[derive(Debug, clap::Args)]
@@ -107,7 +107,7 @@ struct Ack {
 }
 
 #[derive(Debug, clap::Args)]
-struct Sync {
+struct Eio {
     /// How often a sync fails
     #[arg(long, default_value_t = 20)]
     rounds: u32,
@@ -156,7 +156,7 @@ fn run(rig: &Rig) -> anyhow::Result<Verdict> {
     let (Rig::Kill(Kill { server, .. })
     | Rig::Full(Full { server, .. })
     | Rig::Ack(Ack { server, .. })
-    | Rig::Sync(Sync { server, .. })) = rig;
+    | Rig::Eio(Eio { server, .. })) = rig;
     let server = match server {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("postrider"),
@@ -166,7 +166,7 @@ fn run(rig: &Rig) -> anyhow::Result<Verdict> {
             Rig::Kill(options) => kill::run(options, &server).await,
             Rig::Full(options) => full::run(options, &server).await,
             Rig::Ack(options) => ack::run(options, &server).await,
-            Rig::Sync(options) => sync::run(options, &server).await,
+            Rig::Eio(options) => eio::run(options, &server).await,
         }
     })
 }

@@ -1,7 +1,7 @@
 //! Figures and broken promises, as they are printed.
 
 use crate::Verdict;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 /// What a rig found.
 #[derive(Debug, Default)]
@@ -12,8 +12,8 @@ pub(crate) struct Report {
 
 impl Report {
     /// Adds a figure.
-    pub(crate) fn row(&mut self, name: &str, value: impl ToString) {
-        self.rows.push((name.to_owned(), value.to_string()));
+    pub(crate) fn row(&mut self, name: &str, value: impl Display) {
+        self.rows.push((name.to_owned(), format!("{value}")));
     }
 
     /// Adds a broken promise, as a sentence.

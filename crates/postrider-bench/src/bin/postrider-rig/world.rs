@@ -63,7 +63,7 @@ impl World {
 
 /// Waits until everything that was acknowledged has arrived, and nothing more comes. The time until the last arrival
 /// that was missing; `None` when something never came.
-async fn drain(ledger: &Ledger, node: &mut Node) -> Result<Option<Duration>> {
+pub(crate) async fn drain(ledger: &Ledger, node: &mut Node) -> Result<Option<Duration>> {
     let begun = Instant::now();
     while !ledger.book().owed.is_empty() {
         if begun.elapsed() > DRAIN {
