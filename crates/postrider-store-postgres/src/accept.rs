@@ -5,6 +5,10 @@
 //! The rest is matched again. A batch takes two round trips whatever its size: one to lock and to look, one to write
 //! and commit. What two batches write at the same time (one key, one event id) fails the later one, which looks again.
 
+mod write;
+
+pub(crate) use write::{PENDING, PendingColumns};
+
 use crate::{
     Shared,
     agenda::Handed,
@@ -13,19 +17,18 @@ use crate::{
     health::Commits,
     idempotency::Kind,
     message_rows,
-    queue::{Item, answered},
+    queue::answered,
     schema::lock,
     snapshots,
-    values::{at, count, id_at, id_of, join, key, micros},
+    values::{at, count, id_at, id_of, key},
     work::config_lock,
 };
 use futures_util::{FutureExt as _, future};
 use postrider_model::{
     application::Uid,
     delivery::Trigger,
-    event_type::EventTypeName,
     id::{ApplicationId, EndpointId, MessageId},
-    message::{Channel, Message, Tag},
+    message::Message,
     time::Timestamp,
 };
 use postrider_store::{
@@ -74,51 +77,76 @@ pub(crate) enum Answer {
     Refused(WriteError),
 }
 
-/// Accepts messages, each with its own result.
+/// Accepts messages, each with its own result. Those of one call stay together and in their order.
 pub(crate) async fn all(
     shared: &Arc<Shared>,
     messages: Vec<NewMessage>,
 ) -> Vec<Result<Accepted, WriteError>> {
-    // All are put into the queue before the first is waited for, so that they share a commit.
-    let mut begun = Vec::with_capacity(messages.len());
-    for message in messages {
-        let message = Arc::new(message);
-        begun.push((Arc::clone(&message), begin(shared, &message).await));
+    let messages: Vec<Arc<NewMessage>> = messages.into_iter().map(Arc::new).collect();
+    let mut results: Vec<Option<Result<Accepted, WriteError>>> = messages.iter().map(|_| None).collect();
+    for _ in 0..ROUNDS {
+        let open: Vec<usize> = (0..results.len()).filter(|place| results[*place].is_none()).collect();
+        if open.is_empty() {
+            break;
+        }
+        round(shared, &messages, &open, &mut results).await;
     }
-    let mut results = Vec::with_capacity(begun.len());
-    for (message, answer) in begun {
-        results.push(finish(shared, &message, answer).await);
-    }
-    results
+    let busy = || {
+        let detail = "the application's configuration changes without pause".to_owned();
+        Err(WriteError::Store(unavailable(detail)))
+    };
+    results.into_iter().map(|result| result.unwrap_or_else(busy)).collect()
 }
 
-type Waiting = tokio::sync::oneshot::Receiver<Answer>;
+/// Matches and commits those at these places; what is to be matched again has no result.
+async fn round(
+    shared: &Shared,
+    messages: &[Arc<NewMessage>],
+    open: &[usize],
+    results: &mut [Option<Result<Accepted, WriteError>>],
+) {
+    let (mut places, mut group) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
+    for place in open {
+        match matched(shared, &messages[*place]).await {
+            Ok(matched) => {
+                places.push(*place);
+                group.push(matched);
+            }
+            Err(failure) => results[*place] = Some(Err(failure.into())),
+        }
+    }
+    if group.is_empty() {
+        return;
+    }
+    let answers = match shared.accepting.submit(group).await {
+        Ok(waiting) => answered(waiting).await,
+        Err(error) => Err(error),
+    };
+    match answers {
+        Ok(answers) => {
+            for (place, answer) in places.into_iter().zip(answers) {
+                results[place] = match answer {
+                    Answer::Accepted(accepted) => Some(Ok(*accepted)),
+                    Answer::Refused(error) => Some(Err(error)),
+                    Answer::MatchAgain => None,
+                };
+            }
+        }
+        Err(error) => {
+            for place in places {
+                results[place] = Some(Err(WriteError::Store(error.clone())));
+            }
+        }
+    }
+}
 
-async fn begin(shared: &Shared, message: &Arc<NewMessage>) -> Result<Waiting, Failure> {
+async fn matched(shared: &Shared, message: &Arc<NewMessage>) -> Result<Matched, Failure> {
     if shared.is_closed() {
         return Err(crate::failure::closing().into());
     }
     let snapshot = snapshots::current(shared, &message.scope).await?.ok_or(Refusal::Missing)?;
     let matches = matching(&snapshot, message, shared.config.delivery_deadline_seconds)?;
-    let matched = Matched { message: Arc::clone(message), version: snapshot.version, matches };
-    Ok(shared.accepting.submit(matched).await?)
-}
-
-async fn finish(
-    shared: &Shared,
-    message: &Arc<NewMessage>,
-    mut waiting: Result<Waiting, Failure>,
-) -> Result<Accepted, WriteError> {
-    for _ in 0..ROUNDS {
-        match answered(waiting?).await? {
-            Answer::Accepted(accepted) => return Ok(*accepted),
-            Answer::Refused(error) => return Err(error),
-            Answer::MatchAgain => {}
-        }
-        waiting = begin(shared, message).await;
-    }
-    let detail = "the application's configuration changes without pause".to_owned();
-    Err(WriteError::Store(unavailable(detail)))
+    Ok(Matched { message: Arc::clone(message), version: snapshot.version, matches })
 }
 
 fn matching(snapshot: &Snapshot, message: &NewMessage, server_age: u64) -> Result<Vec<Match>, Failure> {
@@ -144,41 +172,47 @@ fn matching(snapshot: &Snapshot, message: &NewMessage, server_age: u64) -> Resul
 /// Commits batch after batch until the store closes.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut own = Own::new(shared.address.clone(), true);
-    while let Some(mut items) = shared.accepting.next().await {
-        while !items.is_empty() {
-            let some = cut(&mut items);
-            let work = AssertUnwindSafe(commit(&shared, &mut own, &some)).catch_unwind();
-            let answers = work.await.unwrap_or_else(|_| {
+    while let Some(groups) = shared.accepting.next().await {
+        let items: Vec<&Matched> = groups.iter().flat_map(|(group, _)| group).collect();
+        let mut answers = Vec::with_capacity(items.len());
+        for some in cut(&items, shared.config.batch) {
+            let work = AssertUnwindSafe(commit(&shared, &mut own, some)).catch_unwind();
+            answers.extend(work.await.unwrap_or_else(|_| {
                 own.give_up();
                 let error = StoreError::Internal { detail: "a batch of messages panicked".to_owned() };
                 vec![Answer::Refused(error.into()); some.len()]
-            });
-            for ((_, reply), answer) in some.into_iter().zip(answers) {
-                // The caller may have gone; what is committed stays committed.
-                drop(reply.send(answer));
-            }
+            }));
+        }
+        let mut answers = answers.into_iter();
+        for (group, reply) in groups {
+            // The caller may have gone; what is committed stays committed.
+            drop(reply.send(answers.by_ref().take(group.len()).collect()));
         }
     }
 }
 
-/// As many as one commit takes.
-fn cut(items: &mut Vec<Item<Matched, Answer>>) -> Vec<Item<Matched, Answer>> {
-    let mut bytes = 0;
-    let fits = |(item, _): &&Item<Matched, Answer>| {
-        let first = bytes == 0;
-        bytes += item.message.payload.len() + 1;
-        first || bytes <= COMMIT_BYTES
-    };
-    let most = items.iter().take_while(fits).count();
-    let rest = items.split_off(most);
-    std::mem::replace(items, rest)
+/// Pieces that one commit takes each.
+fn cut<'a>(items: &'a [&'a Matched], batch: usize) -> Vec<&'a [&'a Matched]> {
+    let mut pieces = Vec::new();
+    let mut rest = items;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |item: &&&Matched| {
+            let first = bytes == 0;
+            bytes += item.message.payload.len() + 1;
+            first || bytes <= COMMIT_BYTES
+        };
+        let (piece, others) = rest.split_at(rest.iter().take_while(fits).count().min(batch.max(1)));
+        pieces.push(piece);
+        rest = others;
+    }
+    pieces
 }
 
-async fn commit(shared: &Shared, own: &mut Own, items: &[Item<Matched, Answer>]) -> Vec<Answer> {
-    let items: Vec<&Matched> = items.iter().map(|(item, _)| item).collect();
+async fn commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Vec<Answer> {
     let mut failure = None;
     for _ in 0..TRIES {
-        match try_commit(shared, own, &items).await {
+        match try_commit(shared, own, items).await {
             Ok(answers) => return answers,
             Err(error) => {
                 own.give_up();
@@ -338,7 +372,7 @@ async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Resul
     if written == 0 {
         connection.run("ROLLBACK").await?;
     } else {
-        write(connection, items, &plans, &deliveries, &known, now).await?;
+        write::all(connection, items, &plans, &deliveries, &known, now).await?;
         shared.commits.record(begun, written);
     }
     for (delivery, held) in deliveries {
@@ -409,180 +443,4 @@ fn deliveries(items: &[&Matched], plans: &[Plan], now: Timestamp) -> Vec<(Handed
         }));
     }
     all
-}
-
-const MESSAGES: &str = "INSERT INTO message (id, application, event_id, event_type, channels, tags, content_type,
-        deliver_at, payload_expires_at, created_at, payload)
-     SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-        $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[])";
-/// Also for [`crate::deliveries`], which resends.
-pub(crate) const PENDING: &str = "INSERT INTO pending (message, endpoint, generation, application, shard, retry, attempts, deaths, cause, due_at,
-        deadline_at)
-     SELECT message, endpoint, generation, application, shard, false, 0, 0, cause, due_at, deadline_at
-     FROM unnest($1::bytea[], $2::bytea[], $3::int[], $4::bytea[], $5::smallint[], $6::smallint[], $7::bigint[],
-        $8::bigint[]) AS new (message, endpoint, generation, application, shard, cause, due_at, deadline_at)";
-/// A key whose record has expired is a new one.
-const REMEMBER: &str = "INSERT INTO idempotency (environment, digest, kind, created, expires_at)
-     SELECT environment, digest, $5, created, expires_at
-     FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bigint[]) AS new (environment, digest, created, expires_at)";
-const FORGET: &str = "DELETE FROM idempotency USING unnest($1::text[], $2::bytea[]) AS old (environment, digest)
-     WHERE idempotency.environment = old.environment AND idempotency.digest = old.digest AND expires_at <= $3";
-const NAME: &str = "INSERT INTO event_id (application, event_id, message)
-     SELECT * FROM unnest($1::bytea[], $2::text[], $3::bytea[])";
-const EXPIRE: &str =
-    "INSERT INTO payload_expiry (expires_at, message) SELECT * FROM unnest($1::bigint[], $2::bytea[])";
-
-/// Writes everything and commits, in one round trip.
-async fn write(
-    connection: &Connection,
-    items: &[&Matched],
-    plans: &[Plan],
-    deliveries: &[(Handed, bool)],
-    known: &Known,
-    now: Timestamp,
-) -> Result<(), Failure> {
-    let new: Vec<(&NewMessage, &Message)> = items
-        .iter()
-        .zip(plans)
-        .filter_map(|(item, plan)| match plan {
-            Plan::Write(message) => Some((&*item.message, message)),
-            _ => None,
-        })
-        .collect();
-    beside(connection, &new, known, now).await?;
-    let (messages, pending) = (connection.prepare(MESSAGES).await?, connection.prepare(PENDING).await?);
-    let all = |value: fn(&Message) -> Option<String>| {
-        new.iter().map(|(_, message)| value(message)).collect::<Vec<_>>()
-    };
-    let ids: Vec<&[u8]> = new.iter().map(|(_, message)| key(&message.id)).collect();
-    let applications: Vec<&[u8]> = new.iter().map(|(_, message)| key(&message.application)).collect();
-    let event_ids: Vec<_> =
-        new.iter().map(|(_, message)| message.event_id.as_ref().map(Uid::as_str)).collect();
-    let types: Vec<_> = new.iter().map(|(_, message)| EventTypeName::as_str(&message.event_type)).collect();
-    let channels = all(|message| join(message.channels.iter().map(Channel::as_str)));
-    let tags = all(|message| join(message.tags.iter().map(Tag::as_str)));
-    let content_types: Vec<_> = new.iter().map(|(_, message)| message.content_type.as_deref()).collect();
-    let deliver_at: Vec<_> =
-        new.iter().map(|(_, message)| message.deliver_at.map(Timestamp::as_micros)).collect();
-    let expires_at: Vec<_> = new.iter().map(|(_, message)| message.payload_expires_at.as_micros()).collect();
-    let created_at: Vec<_> = new.iter().map(|(_, message)| message.created_at.as_micros()).collect();
-    let payloads: Vec<&[u8]> = new.iter().map(|(new, _)| &new.payload[..]).collect();
-    let columns = PendingColumns::of(deliveries.iter().map(|(handed, _)| handed));
-    let client = connection.client();
-    let message_values: [&(dyn tokio_postgres::types::ToSql + Sync); 11] = [
-        &ids,
-        &applications,
-        &event_ids,
-        &types,
-        &channels,
-        &tags,
-        &content_types,
-        &deliver_at,
-        &expires_at,
-        &created_at,
-        &payloads,
-    ];
-    let pending_values = columns.values();
-    let asked = future::join3(
-        client.execute(&messages, &message_values),
-        async { if deliveries.is_empty() { Ok(0) } else { client.execute(&pending, &pending_values).await } },
-        client.batch_execute("COMMIT"),
-    );
-    let (messages, pending, committed) = connection.timed(asked.map(Ok)).await?;
-    messages?;
-    pending?;
-    Ok(committed?)
-}
-
-/// What only some messages have: keys, event ids, payloads that go early. An error of these aborts the transaction,
-/// whose `COMMIT` then undoes it.
-async fn beside(
-    connection: &Connection,
-    new: &[(&NewMessage, &Message)],
-    known: &Known,
-    now: Timestamp,
-) -> Result<(), Failure> {
-    let keyed: Vec<_> =
-        new.iter().filter_map(|(new, message)| Some((new, message, new.idempotency?))).collect();
-    if !keyed.is_empty() {
-        let environments: Vec<&str> = keyed.iter().map(|(new, ..)| new.scope.environment.as_str()).collect();
-        let digests: Vec<&[u8]> = keyed.iter().map(|(_, _, key)| &key.digest[..]).collect();
-        let created: Vec<&[u8]> = keyed.iter().map(|(_, message, _)| key(&message.id)).collect();
-        let until: Vec<i64> =
-            keyed.iter().map(|(_, _, key)| now.as_micros() + micros(key.lifetime)).collect();
-        if known.keys.values().any(|(_, _, expired)| *expired) {
-            connection.execute(FORGET, &[&environments, &digests, &now.as_micros()]).await?;
-        }
-        let kind = Kind::Message as i16;
-        connection.execute(REMEMBER, &[&environments, &digests, &created, &until, &kind]).await?;
-    }
-    let named: Vec<_> =
-        new.iter().filter_map(|(_, message)| Some((message, message.event_id.as_ref()?))).collect();
-    if !named.is_empty() {
-        let applications: Vec<&[u8]> = named.iter().map(|(message, _)| key(&message.application)).collect();
-        let names: Vec<&str> = named.iter().map(|(_, name)| name.as_str()).collect();
-        let ids: Vec<&[u8]> = named.iter().map(|(message, _)| key(&message.id)).collect();
-        connection.execute(NAME, &[&applications, &names, &ids]).await?;
-    }
-    let short: Vec<_> =
-        new.iter().filter(|(new, _)| new.payload_lifetime.is_some()).map(|(_, message)| message).collect();
-    if !short.is_empty() {
-        let until: Vec<i64> = short.iter().map(|message| message.payload_expires_at.as_micros()).collect();
-        let ids: Vec<&[u8]> = short.iter().map(|message| key(&message.id)).collect();
-        connection.execute(EXPIRE, &[&until, &ids]).await?;
-    }
-    Ok(())
-}
-
-/// The values of [`PENDING`].
-pub(crate) struct PendingColumns<'a> {
-    messages: Vec<&'a [u8]>,
-    endpoints: Vec<&'a [u8]>,
-    generations: Vec<i32>,
-    applications: Vec<&'a [u8]>,
-    shards: Vec<i16>,
-    causes: Vec<i16>,
-    due: Vec<i64>,
-    deadlines: Vec<i64>,
-}
-
-impl<'a> PendingColumns<'a> {
-    /// Of new deliveries.
-    pub(crate) fn of(deliveries: impl Iterator<Item = &'a Handed>) -> Self {
-        let mut columns = Self {
-            messages: Vec::new(),
-            endpoints: Vec::new(),
-            generations: Vec::new(),
-            applications: Vec::new(),
-            shards: Vec::new(),
-            causes: Vec::new(),
-            due: Vec::new(),
-            deadlines: Vec::new(),
-        };
-        for handed in deliveries {
-            columns.messages.push(key(&handed.delivery.message));
-            columns.endpoints.push(key(&handed.delivery.endpoint));
-            columns.generations.push(crate::values::number(handed.delivery.generation));
-            columns.applications.push(key(&handed.scope.application));
-            columns.shards.push(crate::shards::of(handed.delivery.endpoint));
-            columns.causes.push(i16::from(handed.trigger.code()));
-            columns.due.push(handed.due_at.as_micros());
-            columns.deadlines.push(handed.deadline_at.as_micros());
-        }
-        columns
-    }
-
-    /// In their order.
-    pub(crate) fn values(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 8] {
-        [
-            &self.messages,
-            &self.endpoints,
-            &self.generations,
-            &self.applications,
-            &self.shards,
-            &self.causes,
-            &self.due,
-            &self.deadlines,
-        ]
-    }
 }

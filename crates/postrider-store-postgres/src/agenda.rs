@@ -10,7 +10,7 @@
 //! visit them in turn: an endpoint with a million waiting deliveries gets one place, like any other, and an application
 //! with a thousand such endpoints gets one turn. Lanes whose work is due later, or deferred, stand in a set ordered by
 //! time. A lane that can start nothing (disabled endpoint, all leases out, being read) stands in neither. So a claim meets
-//! only what it can take; what changed its standing meanwhile leaves the ring when its turn comes, once.
+//! only what it can take; whose standing changed meanwhile leaves the ring when its turn comes, once.
 //!
 //! While a lane is read from the database, changes that the reader may not have seen are noted beside it. Here: what
 //! comes and goes with messages and endpoints; `claiming` has the claims, `turns` whose turn it is, `leases` what becomes
@@ -28,19 +28,19 @@ mod tests;
 mod turns;
 mod work;
 
-pub(crate) use work::{Found, Handed, Part, Taken, Wanted};
+pub(crate) use work::{Found, Handed, OnDisk, Part, Taken, Wanted};
 
 use bounds::Bounds;
 use deferrals::{Deferrals, Who};
 use lane::{Lane, Standing};
 use postrider_model::{
-    delivery::DeliveryId,
-    id::{ApplicationId, EndpointId},
+    delivery::{DeliveryId, Trigger},
+    id::EndpointId,
     time::Timestamp,
 };
 use postrider_store::deliveries::Deferred;
 use std::collections::{BTreeSet, HashMap};
-use turns::Turns;
+use turns::{Entry, Turns};
 
 /// Deliveries of each part of a lane that are kept complete in memory.
 const LANE_QUEUE: usize = 256;
@@ -105,22 +105,13 @@ impl Agenda {
         }
     }
 
-    /// Pending deliveries that lie in the database: at start, and when due in the future.
-    pub(crate) fn add(
-        &mut self,
-        application: ApplicationId,
-        endpoint: EndpointId,
-        part: Part,
-        held: bool,
-        due: Timestamp,
-        count: u64,
-        now: Timestamp,
-    ) {
-        self.pending += count;
-        let lane = self.lanes.entry(endpoint).or_insert_with(|| Lane::new(application));
-        lane.held = held;
-        lane.lies_on_disk(part, due);
-        self.settle(endpoint, now);
+    /// Pending deliveries that lie in the database: what a start finds.
+    pub(crate) fn add(&mut self, found: OnDisk, now: Timestamp) {
+        self.pending += found.count;
+        let lane = self.lanes.entry(found.endpoint).or_insert_with(|| Lane::new(found.application));
+        lane.held = found.held;
+        lane.lies_on_disk(found.part, found.due);
+        self.settle(found.endpoint, Entry::Last, now);
     }
 
     /// A delivery that was just committed. Kept complete in memory when it is due, nothing older of its part waits in
@@ -128,6 +119,11 @@ impl Agenda {
     pub(crate) fn hand_over(&mut self, handed: Handed, held: bool, now: Timestamp) {
         self.pending += 1;
         let endpoint = handed.delivery.endpoint;
+        // Whoever sends something by hand waits for the answer: not behind a backlog, nor for the end of a deferral.
+        let manual = handed.trigger == Trigger::Manual;
+        if manual {
+            self.defer(Deferred::Endpoint(endpoint), now, now);
+        }
         let size = handed.size();
         let fits = self.queued_bytes + size <= self.queue_budget;
         let application = handed.scope.application;
@@ -139,13 +135,18 @@ impl Agenda {
         }
         // An endpoint that hangs must not fill the memory that others are served from.
         let share = lane.queued_bytes == 0 || lane.queued_bytes + size <= self.queue_budget / LANE_SHARE;
-        if fits && share && lane.takes(handed.part(), handed.due_at, now) {
+        if manual && fits && share && lane.takes_first(handed.part(), handed.due_at, now) {
+            lane.push_first(handed);
+            self.queued_bytes += size;
+            self.settle(endpoint, Entry::New, now);
+        } else if fits && share && lane.takes(handed.part(), handed.due_at, now) {
             lane.push(handed);
             self.queued_bytes += size;
+            self.settle(endpoint, Entry::New, now);
         } else {
             lane.lies_on_disk(handed.part(), handed.due_at);
+            self.settle(endpoint, Entry::Last, now);
         }
-        self.settle(endpoint, now);
     }
 
     /// A pending delivery was settled without a record: by a cancellation, or by the success of a manual one.
@@ -155,7 +156,7 @@ impl Agenda {
         if let Some(lane) = self.lanes.get_mut(&delivery.endpoint) {
             lane.ended(delivery);
             self.queued_bytes -= lane.take_out(delivery);
-            self.settle(delivery.endpoint, now);
+            self.settle(delivery.endpoint, Entry::Last, now);
         }
     }
 
@@ -183,7 +184,7 @@ impl Agenda {
                 self.queued_bytes -= lane.queued_bytes;
                 lane.queue_to_disk();
             }
-            self.settle(endpoint, now);
+            self.settle(endpoint, Entry::Last, now);
         }
     }
 
@@ -256,7 +257,7 @@ impl Agenda {
                 leased.due_at = leased.due_at.min(due);
             }
         }
-        self.settle(endpoint, now);
+        self.settle(endpoint, Entry::Last, now);
     }
 
     /// Endpoints with pending work.
@@ -278,13 +279,13 @@ impl Agenda {
 
     fn settle_anyone(&mut self, who: Who, now: Timestamp) {
         match who {
-            Who::Endpoint(endpoint) => self.settle(endpoint, now),
-            Who::Application(application) => self.settle_application(application, now),
+            Who::Endpoint(endpoint) => self.settle(endpoint, Entry::Last, now),
+            Who::Application(application) => self.settle_application(application, Entry::Last, now),
         }
     }
 
     /// Puts a lane where it belongs: ring, future, neither, or away when it is empty.
-    fn settle(&mut self, endpoint: EndpointId, now: Timestamp) {
+    fn settle(&mut self, endpoint: EndpointId, entry: Entry, now: Timestamp) {
         let deferred = self.deferrals.of(Who::Endpoint(endpoint));
         let bound = self.bounds.of(endpoint);
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
@@ -303,7 +304,7 @@ impl Agenda {
             Standing::Due => {
                 lane.in_ring = true;
                 let application = lane.application;
-                self.enter_ring(application, endpoint, now);
+                self.enter_ring(application, endpoint, entry, now);
             }
             Standing::Later(due) => {
                 lane.in_future = Some(due);

@@ -184,8 +184,6 @@ async fn resend(
     let held = stored.disabled.is_some();
     work.after_commit(move |shared| {
         shared.hand_over(handed, held, now);
-        // Whoever resends waits for the answer.
-        shared.agenda().defer(Deferred::Endpoint(endpoint), now, now);
         shared.claimable.notify_one();
     });
     Ok(Created { item: delivery, replayed: false })

@@ -7,7 +7,7 @@
 
 use crate::{
     Shared,
-    agenda::Part,
+    agenda::{OnDisk, Part},
     clock_sync,
     connection::{Connection, Own},
     endpoints,
@@ -388,7 +388,7 @@ async fn load(shared: &Arc<Shared>, connection: &Connection, shards: Shards) -> 
                 deleted.insert(endpoint);
                 agenda.counted(count);
             } else {
-                agenda.add(application, endpoint, part, held, due, count, now);
+                agenda.add(OnDisk { application, endpoint, part, held, due, count }, now);
             }
         }
     }

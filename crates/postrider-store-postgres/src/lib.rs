@@ -18,6 +18,10 @@
 mod accept;
 mod access;
 mod address;
+#[allow(
+    dead_code,
+    reason = "the same as the embedded store's, which looks after a clock that was set back too"
+)]
 mod agenda;
 mod applications;
 mod attempt_rows;
@@ -91,7 +95,7 @@ pub(crate) struct Shared {
     keyring: Keyring,
     pool: Arc<Pool>,
     hot_pool: Arc<Pool>,
-    accepting: Queue<accept::Matched, accept::Answer>,
+    accepting: Queue<Vec<accept::Matched>, Vec<accept::Answer>>,
     recording: Queue<AttemptRecord, record::Answer>,
     memory: memory::Memory,
     agenda: Mutex<Agenda>,

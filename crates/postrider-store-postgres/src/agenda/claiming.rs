@@ -1,8 +1,11 @@
 //! Claims against the agenda: what is leased, one turn after the other, which lanes are to be read, and what they gave.
 
 use super::{
-    Agenda, Found, Leased, Part, READ_AHEAD, READ_ROWS, READINGS, TURN, Taken, Wanted, bounds::Grown,
-    deferrals::Who, lane::Unknown, turns::Turn,
+    Agenda, Found, Leased, Part, READ_AHEAD, READ_ROWS, READINGS, TURN, Taken, Wanted,
+    bounds::Grown,
+    deferrals::Who,
+    lane::Unknown,
+    turns::{Entry, Turn},
 };
 use postrider_model::{id::EndpointId, time::Timestamp};
 use postrider_store::deliveries::{Lease, Room};
@@ -31,12 +34,7 @@ impl Agenda {
                 break;
             }
             self.read_ahead(turn.endpoint, rows, now, &mut taken);
-            self.turns.leave(turn.application, used);
-            if let Some(lane) = self.lanes.get_mut(&turn.endpoint) {
-                lane.in_ring = false;
-            }
-            self.settle(turn.endpoint, now);
-            self.turns.pass_on(turn);
+            self.turns.had_turn(turn, used);
         }
         if taken.next_due.is_none() {
             taken.next_due = self.next_in_future(now);
@@ -125,7 +123,7 @@ impl Agenda {
                 }
             }
         }
-        self.settle(endpoint, now);
+        self.settle(endpoint, Entry::Last, now);
     }
 
     /// A part of a lane could not be read: it stands as before.
@@ -134,7 +132,7 @@ impl Agenda {
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
             lane.end_reading(part, Err(Unknown));
         }
-        self.settle(endpoint, now);
+        self.settle(endpoint, Entry::Last, now);
     }
 
     /// What the claimer says of its room counts from now on.
@@ -144,7 +142,7 @@ impl Agenda {
             Grown::All => self.lanes.keys().copied().collect(),
         };
         for endpoint in grown {
-            self.settle(endpoint, now);
+            self.settle(endpoint, Entry::Last, now);
         }
     }
 
@@ -172,13 +170,13 @@ impl Agenda {
                     self.future.pop_first();
                     lane.in_future = None;
                     lane.in_ring = true;
-                    self.enter_ring(application, endpoint, now);
+                    self.enter_ring(application, endpoint, Entry::Last, now);
                 }
                 Who::Application(application) => {
                     if self.first_lane(application, due, now).is_some() {
                         return Some(due);
                     }
-                    self.settle_application(application, now);
+                    self.settle_application(application, Entry::Last, now);
                 }
             }
         }

@@ -135,6 +135,18 @@ impl Lane {
             && half.queue.len() < LANE_QUEUE
     }
 
+    /// The same for one that somebody waits for: it goes past the others, in memory and in the database.
+    pub(super) fn takes_first(&self, part: Part, due: Timestamp, now: Timestamp) -> bool {
+        let half = self.half(part);
+        !self.held && half.reading.is_none() && due <= now && half.queue.len() < 2 * LANE_QUEUE
+    }
+
+    /// To the front of the queue.
+    pub(super) fn push_first(&mut self, handed: Handed) {
+        self.queued_bytes += handed.size();
+        self.half_mut(handed.part()).queue.push_front(handed);
+    }
+
     /// To the end of the queue.
     pub(super) fn push(&mut self, handed: Handed) {
         self.queued_bytes += handed.size();

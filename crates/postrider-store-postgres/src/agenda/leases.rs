@@ -1,6 +1,6 @@
 //! What becomes of a lease that is out: begun, recorded, given back.
 
-use super::{Agenda, Leased, Part};
+use super::{Agenda, Leased, Part, turns::Entry};
 use postrider_model::{delivery::DeliveryId, time::Timestamp};
 use postrider_store::deliveries::Lease;
 
@@ -65,7 +65,7 @@ impl Agenda {
             if let Some((part, due)) = next {
                 lane.lies_on_disk(part, due);
             }
-            self.settle(delivery.endpoint, now);
+            self.settle(delivery.endpoint, Entry::Last, now);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Lanes that come to this node and leave it: a node serves the endpoints of its shards only.
 
-use super::{Agenda, Lane, Part};
+use super::{Agenda, Entry, Lane, Part};
 use postrider_model::{
     id::{ApplicationId, EndpointId},
     time::Timestamp,
@@ -21,7 +21,7 @@ impl Agenda {
         let lane = self.lanes.entry(endpoint).or_insert_with(|| Lane::new(application));
         lane.held = held.unwrap_or(lane.held);
         lane.lies_on_disk(part, due);
-        self.settle(endpoint, now);
+        self.settle(endpoint, Entry::Last, now);
     }
 
     /// Counted anew.

@@ -59,6 +59,11 @@ fn in_application(number: u8, handed: Handed) -> Handed {
     Handed { scope: AppScope { application: application(number), ..handed.scope.clone() }, ..handed }
 }
 
+fn on_disk(application_number: u8, endpoint_number: u8, part: Part, due: i64, count: u64) -> OnDisk {
+    let (application, endpoint) = (application(application_number), endpoint(endpoint_number));
+    OnDisk { application, endpoint, part, held: false, due: at(due), count }
+}
+
 fn room(total: usize, per_endpoint: usize) -> Room {
     Room { total, per_endpoint, ..Room::default() }
 }
@@ -146,7 +151,7 @@ fn a_full_lane_is_passed_over_and_keeps_its_turn() {
 #[test]
 fn older_work_in_the_database_comes_before_what_is_handed_over() {
     let mut agenda = Agenda::new(1_000_000, 7);
-    agenda.add(application(0), endpoint(1), Part::First, false, at(0), 5, at(0));
+    agenda.add(on_disk(0, 1, Part::First, 0, 5), at(0));
     agenda.hand_over(handed(1, 9, 1), false, at(1));
     assert_eq!(agenda.queued_bytes, 0, "it waits behind the others");
     let wanted = to_read(&mut agenda, 1);
@@ -169,7 +174,7 @@ fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
     let mut agenda = Agenda::new(1_000_000, 7);
     agenda.hand_over(handed(1, 1, 0), false, at(0));
     let running = take(&mut agenda, PLENTY, PLENTY, 0);
-    agenda.add(application(0), endpoint(1), Part::First, false, at(0), 2, at(0));
+    agenda.add(on_disk(0, 1, Part::First, 0, 2), at(0));
     let wanted = to_read(&mut agenda, 0);
     assert_eq!(wanted[0].leased, [delivery(1, 1)]);
     // The reader sees all three as pending; meanwhile one is recorded, one cancelled, and one more is accepted.
@@ -186,7 +191,7 @@ fn what_changes_while_a_lane_is_read_is_not_undone_by_what_was_read() {
 #[test]
 fn a_failed_reading_leaves_the_lane_due() {
     let mut agenda = Agenda::new(1_000_000, 7);
-    agenda.add(application(0), endpoint(1), Part::First, false, at(3), 1, at(0));
+    agenda.add(on_disk(0, 1, Part::First, 3, 1), at(0));
     assert!(to_read(&mut agenda, 2).is_empty());
     assert_eq!(to_read(&mut agenda, 3).len(), 1);
     agenda.not_found(endpoint(1), Part::First, at(3));
@@ -280,7 +285,7 @@ fn memory_for_payloads_is_bounded_and_no_lane_fills_it_alone() {
 #[test]
 fn what_a_reader_found_before_it_was_handed_over_is_leased_once() {
     let mut agenda = Agenda::new(1_000_000, 7);
-    agenda.add(application(0), endpoint(1), Part::First, false, at(0), 1, at(0));
+    agenda.add(on_disk(0, 1, Part::First, 0, 1), at(0));
     assert_eq!(to_read(&mut agenda, 1).len(), 1);
     let deliveries = vec![handed(1, 1, 0), handed(1, 2, 1), handed(1, 3, 1)];
     agenda.found(Found { endpoint: endpoint(1), part: Part::First, deliveries, next: None }, at(1));
@@ -298,7 +303,7 @@ fn what_a_reader_found_before_it_was_handed_over_is_leased_once() {
 fn full_lanes_do_not_keep_those_behind_them_from_being_read() {
     let mut agenda = Agenda::new(1_000_000, 7);
     for lane in 1..=5 {
-        agenda.add(application(0), endpoint(lane), Part::First, false, at(0), 1, at(0));
+        agenda.add(on_disk(0, lane, Part::First, 0, 1), at(0));
     }
     let full =
         Room { total: 1, per_endpoint: PLENTY, full: (1..=4).map(endpoint).collect(), ..Room::default() };
@@ -347,7 +352,7 @@ fn a_lane_whose_bound_shrank_below_its_leases_is_not_due_until_one_comes_back() 
     let wide = Room { wide: [(endpoint(1), 5)].into(), ..room(PLENTY, 2) };
     let taken = agenda.take(&wide, at(0)).deliveries;
     assert_eq!(taken.len(), 5);
-    agenda.add(application(0), endpoint(1), Part::First, false, at(0), 1, at(0));
+    agenda.add(on_disk(0, 1, Part::First, 0, 1), at(0));
     let narrow = agenda.take(&room(PLENTY, 2), at(0));
     assert_eq!((narrow.deliveries.len(), narrow.next_due), (0, None), "nobody has to look again");
     for (lease, _) in taken.iter().filter(|(lease, _)| lease.delivery.endpoint == endpoint(1)) {

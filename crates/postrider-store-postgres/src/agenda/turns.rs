@@ -1,8 +1,12 @@
 //! Whose turn it is: applications in a ring, each with a ring of its lanes that have something due.
 //!
 //! Deficit round robin where every delivery costs the same: an application's turn is worth a number of deliveries, shared
-//! by its lanes in turn; what a claim leaves of it for want of room is there at the next. An application with a thousand busy endpoints has as many
-//! turns as one with a single endpoint.
+//! by its lanes in turn; what a claim leaves of it for want of room is there at the next. An application with a thousand
+//! busy endpoints has as many turns as one with a single endpoint.
+//!
+//! Who comes with a fresh message after a pause goes before those with a backlog, once: after its turn it stands in the
+//! ring like any other, with or without work, and until it has been round it is nobody new. So a backlog delays live
+//! traffic by no round of the ring, and whoever always has something small does not keep a backlog waiting.
 
 use super::{Agenda, deferrals::Who, lane::Standing};
 use postrider_model::{
@@ -11,23 +15,39 @@ use postrider_model::{
 };
 use std::collections::{HashMap, VecDeque};
 
-/// See above. An application is known here while it has lanes with something due.
+/// See above. An application is known here while it stands in the ring or has lanes in its own.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     applications: HashMap<ApplicationId, Application>,
-    ring: VecDeque<ApplicationId>,
+    ring: Ring<ApplicationId>,
     /// Lanes in all rings.
     lanes: usize,
 }
 
 #[derive(Debug, Default)]
 struct Application {
-    ring: VecDeque<EndpointId>,
+    ring: Ring<EndpointId>,
     in_ring: bool,
     /// It is deferred, and looked at again then.
     in_future: Option<Timestamp>,
     /// Deliveries that are left of its turn.
     credit: usize,
+}
+
+/// A ring with a front part for newcomers.
+#[derive(Debug)]
+struct Ring<T> {
+    new: VecDeque<T>,
+    round: VecDeque<T>,
+}
+
+/// Where one enters a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// Before those with a backlog.
+    New,
+    /// At the end.
+    Last,
 }
 
 /// What a turn may take.
@@ -39,22 +59,59 @@ pub(super) struct Turn {
     pub(super) most: usize,
 }
 
+impl<T> Default for Ring<T> {
+    fn default() -> Self {
+        Self { new: VecDeque::new(), round: VecDeque::new() }
+    }
+}
+
+impl<T: Copy> Ring<T> {
+    fn len(&self) -> usize {
+        self.new.len() + self.round.len()
+    }
+
+    fn front(&self) -> Option<T> {
+        self.new.front().or(self.round.front()).copied()
+    }
+
+    fn pop_front(&mut self) -> Option<T> {
+        self.new.pop_front().or_else(|| self.round.pop_front())
+    }
+
+    fn push(&mut self, item: T, entry: Entry) {
+        match entry {
+            Entry::New => self.new.push_back(item),
+            Entry::Last => self.round.push_back(item),
+        }
+    }
+
+    /// The one in front goes to the end.
+    fn pass_on(&mut self) {
+        if let Some(item) = self.pop_front() {
+            self.round.push_back(item);
+        }
+    }
+}
+
 impl Turns {
-    /// Applications that have a turn.
+    /// Applications in the ring.
     pub(super) fn applications(&self) -> usize {
         self.ring.len()
     }
 
-    /// Lanes that have a turn, those of deferred applications too.
+    /// Lanes in the rings of all applications, those of deferred ones too.
     pub(super) fn lanes(&self) -> usize {
         self.lanes
     }
 
-    /// The lane in front has had its turn, or cannot take it: it leaves, and has used so much.
-    pub(super) fn leave(&mut self, application: ApplicationId, used: usize) {
-        let Some(application) = self.applications.get_mut(&application) else { return };
+    /// The lane in front has had its turn and used so much of its application's.
+    pub(super) fn had_turn(&mut self, turn: Turn, used: usize) {
+        let Some(application) = self.applications.get_mut(&turn.application) else { return };
+        application.ring.pass_on();
         application.credit = application.credit.saturating_sub(used);
-        self.lanes -= usize::from(application.ring.pop_front().is_some());
+        if application.credit == 0 {
+            self.ring.pass_on();
+        }
     }
 
     /// The lane in front has used so much and is not through: it stays.
@@ -64,33 +121,28 @@ impl Turns {
             application.credit = application.credit.saturating_sub(used).max(1);
         }
     }
-
-    /// The application in front has used its turn up: it goes to the end of the ring.
-    pub(super) fn pass_on(&mut self, turn: Turn) {
-        if let Some(application) = self.applications.get(&turn.application)
-            && application.credit == 0
-            && application.in_ring
-            && self.ring.front() == Some(&turn.application)
-        {
-            self.ring.rotate_left(1);
-        }
-    }
 }
 
 impl Agenda {
-    /// The lane has something due: it stands at the end of its application's ring.
-    pub(super) fn enter_ring(&mut self, application: ApplicationId, endpoint: EndpointId, now: Timestamp) {
+    /// The lane has something due: it enters its application's ring.
+    pub(super) fn enter_ring(
+        &mut self,
+        application: ApplicationId,
+        endpoint: EndpointId,
+        entry: Entry,
+        now: Timestamp,
+    ) {
         let known = self.turns.applications.entry(application).or_default();
-        known.ring.push_back(endpoint);
+        known.ring.push(endpoint, entry);
         self.turns.lanes += 1;
         if !known.in_ring {
-            self.settle_application(application, now);
+            self.settle_application(application, entry, now);
         }
     }
 
-    /// Puts an application that has lanes with something due where it belongs: into the ring, or into the future when it
-    /// is deferred.
-    pub(super) fn settle_application(&mut self, id: ApplicationId, now: Timestamp) {
+    /// Puts an application where it belongs: into the ring, into the future when it is deferred, or away when none of its
+    /// lanes has anything due.
+    pub(super) fn settle_application(&mut self, id: ApplicationId, entry: Entry, now: Timestamp) {
         let Some(application) = self.turns.applications.get_mut(&id) else { return };
         let who = Who::Application(id);
         if let Some(until) = application.in_future.take() {
@@ -100,7 +152,7 @@ impl Agenda {
         if application.in_ring {
             return;
         }
-        if application.ring.is_empty() {
+        if application.ring.len() == 0 {
             self.turns.applications.remove(&id);
             return;
         }
@@ -112,7 +164,7 @@ impl Agenda {
             _ => {
                 application.in_ring = true;
                 application.credit = 0;
-                self.turns.ring.push_back(id);
+                self.turns.ring.push(id, entry);
             }
         }
     }
@@ -120,23 +172,29 @@ impl Agenda {
     /// The next turn; an application that begins one gets `quantum`. Who stands in front and cannot take a turn leaves the
     /// ring here, once for each time that it entered.
     pub(super) fn next_turn(&mut self, quantum: usize, now: Timestamp) -> Option<Turn> {
-        while let Some(id) = self.turns.ring.front().copied() {
+        while let Some(id) = self.turns.ring.front() {
             let deferred = self.deferrals.of(Who::Application(id)).is_some_and(|until| until > now);
             let first = if deferred { None } else { self.first_lane(id, now, now) };
-            if let Some(endpoint) = first
-                && let Some(application) = self.turns.applications.get_mut(&id)
-            {
+            let Some(application) = self.turns.applications.get_mut(&id) else {
+                self.turns.ring.pop_front();
+                continue;
+            };
+            if let Some(endpoint) = first {
                 if application.credit == 0 || application.credit > quantum {
                     application.credit = quantum;
                 }
                 let share = (quantum / application.ring.len()).max(1);
                 return Some(Turn { application: id, endpoint, most: application.credit.min(share) });
             }
-            self.turns.ring.pop_front();
-            if let Some(application) = self.turns.applications.get_mut(&id) {
-                application.in_ring = false;
+            application.credit = 0;
+            // A newcomer without work goes round once all the same.
+            if !deferred && !self.turns.ring.new.is_empty() {
+                self.turns.ring.pass_on();
+                continue;
             }
-            self.settle_application(id, now);
+            application.in_ring = false;
+            self.turns.ring.pop_front();
+            self.settle_application(id, Entry::Last, now);
         }
         None
     }
@@ -149,15 +207,16 @@ impl Agenda {
         now: Timestamp,
     ) -> Option<EndpointId> {
         loop {
-            let endpoint = *self.turns.applications.get(&id)?.ring.front()?;
+            let endpoint = self.turns.applications.get(&id)?.ring.front()?;
             if self.standing(endpoint, at) == Standing::Due {
                 return Some(endpoint);
             }
-            self.turns.leave(id, 0);
+            self.turns.applications.get_mut(&id)?.ring.pop_front();
+            self.turns.lanes -= 1;
             if let Some(lane) = self.lanes.get_mut(&endpoint) {
                 lane.in_ring = false;
             }
-            self.settle(endpoint, now);
+            self.settle(endpoint, Entry::Last, now);
         }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use postrider_model::{
     delivery::{DeliveryId, Trigger},
-    id::EndpointId,
+    id::{ApplicationId, EndpointId},
     time::Timestamp,
 };
 use postrider_store::{deliveries::Lease, endpoints::AppScope};
@@ -63,6 +63,19 @@ impl Handed {
     pub(crate) fn payload_bytes(&self) -> usize {
         self.payload.as_ref().map_or(0, Bytes::len)
     }
+}
+
+/// Pending deliveries of one part of a lane that lie in the database.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnDisk {
+    pub(crate) application: ApplicationId,
+    pub(crate) endpoint: EndpointId,
+    pub(crate) part: Part,
+    /// The endpoint is disabled.
+    pub(crate) held: bool,
+    /// When the earliest is due.
+    pub(crate) due: Timestamp,
+    pub(crate) count: u64,
 }
 
 /// A part of a lane to be read from the database.

@@ -90,8 +90,8 @@ fn the_later_of_an_endpoints_and_its_applications_deferral_counts() {
 #[test]
 fn what_is_due_within_a_deferral_is_due_at_its_end_and_not_before_its_own_time() {
     let mut agenda = Agenda::new(1_000_000, 7);
-    agenda.add(application(0), endpoint(1), Part::First, false, at(5), 1, at(0));
-    agenda.add(application(1), endpoint(2), Part::First, false, at(30), 1, at(0));
+    agenda.add(on_disk(0, 1, Part::First, 5, 1), at(0));
+    agenda.add(on_disk(1, 2, Part::First, 30, 1), at(0));
     agenda.defer(THEIRS, at(10), at(0));
     assert_eq!(claim(&mut agenda, 0), (vec![], Some(at(10))));
     agenda.defer(THEIRS, at(1), at(1));

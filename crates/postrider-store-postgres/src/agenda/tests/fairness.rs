@@ -121,7 +121,7 @@ fn bounds_follow_what_the_claimer_says() {
 fn lanes_in_memory_are_served_while_others_are_read() {
     let mut agenda = Agenda::new(1_000_000, 7);
     for number in 1..=5 {
-        agenda.add(application(number), endpoint(number), Part::First, false, at(0), 10, at(0));
+        agenda.add(on_disk(number, number, Part::First, 0, 10), at(0));
     }
     agenda.hand_over(in_application(9, handed(9, 1, 0)), false, at(0));
     let taken = agenda.take(&room(PLENTY, PLENTY), at(0));
@@ -129,4 +129,45 @@ fn lanes_in_memory_are_served_while_others_are_read() {
     assert!(taken.reads);
     agenda.hand_over(in_application(9, handed(9, 2, 0)), false, at(0));
     assert_eq!(take(&mut agenda, PLENTY, PLENTY, 0).len(), 1);
+}
+
+/// A thousand lanes with a backlog: a message for somebody else is next, not after a round of them.
+#[test]
+fn a_fresh_message_goes_before_the_backlogs_of_others() {
+    let mut agenda = crowd_and_single(1..=200, 5);
+    take(&mut agenda, 500, PLENTY, 0);
+    agenda.hand_over(in_application(3, handed(251, 1, 0)), false, at(0));
+    assert_eq!(endpoints(&take(&mut agenda, 1, PLENTY, 0)), [endpoint(251)]);
+    // Within an application too, when its turn has come.
+    agenda.hand_over(in_application(1, handed(252, 1, 0)), false, at(0));
+    assert!(endpoints(&take(&mut agenda, 2, PLENTY, 0)).contains(&endpoint(252)));
+}
+
+/// Whoever has been served is nobody new before the others had their turn.
+#[test]
+fn a_trickle_of_fresh_messages_keeps_no_backlog_waiting() {
+    for same in [false, true] {
+        let mut agenda = Agenda::new(100_000_000, 7);
+        for message in 0..200 {
+            agenda.hand_over(in_application(1, handed(1, message, 0)), false, at(0));
+        }
+        take(&mut agenda, 1, PLENTY, 0);
+        let mut backlog = 0;
+        for message in 0..40 {
+            let application = if same { 1 } else { 2 };
+            agenda.hand_over(in_application(application, handed(2, message, 0)), false, at(0));
+            let taken = take(&mut agenda, 1, PLENTY, 0);
+            backlog += taken.iter().filter(|(lease, _)| lease.delivery.endpoint == endpoint(1)).count();
+        }
+        assert!((19..=21).contains(&backlog), "{backlog} of 40");
+    }
+}
+
+#[test]
+fn retries_that_become_due_are_no_newcomers() {
+    let mut agenda = crowd_and_single(1..=1, 5);
+    take(&mut agenda, 1, PLENTY, 0);
+    agenda.add(on_disk(3, 3, Part::Retries, 1, 5), at(0));
+    let taken = agenda.take(&room(2, PLENTY), at(1));
+    assert_eq!((taken.deliveries.len(), taken.wanted.len()), (2, 0), "it stands behind those two");
 }

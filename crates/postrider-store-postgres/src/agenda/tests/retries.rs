@@ -17,7 +17,7 @@ fn ids(numbers: &[u32]) -> Vec<MessageId> {
 /// An agenda with a hundred thousand retries of endpoint 1 due, of which a claim has some in memory.
 fn with_retries() -> Agenda {
     let mut agenda = Agenda::new(1_000_000, 7);
-    agenda.add(application(0), endpoint(1), Part::Retries, false, at(0), 100_000, at(0));
+    agenda.add(on_disk(0, 1, Part::Retries, 0, 100_000), at(0));
     let wanted = to_read(&mut agenda, 0);
     assert_eq!(wanted.iter().map(|wanted| wanted.part).collect::<Vec<_>>(), [Part::Retries]);
     let deliveries = (101..=110).map(|message| retry(message, 0)).collect();
@@ -42,7 +42,7 @@ fn first_attempts_and_retries_take_turns() {
 #[test]
 fn a_fresh_message_is_served_from_memory_whatever_waits_of_retries_in_the_database() {
     let mut agenda = Agenda::new(1_000_000, 7);
-    agenda.add(application(0), endpoint(1), Part::Retries, false, at(0), 100_000, at(0));
+    agenda.add(on_disk(0, 1, Part::Retries, 0, 100_000), at(0));
     agenda.hand_over(handed(1, 1, 1), false, at(1));
     let taken = agenda.take(&room(PLENTY, PLENTY), at(1));
     assert_eq!((messages(&taken.deliveries), taken.wanted.len()), (ids(&[1]), 1));
@@ -53,7 +53,7 @@ fn a_fresh_message_is_served_from_memory_whatever_waits_of_retries_in_the_databa
 #[test]
 fn retries_are_served_while_a_backlog_of_first_attempts_is_read() {
     let mut agenda = with_retries();
-    agenda.add(application(0), endpoint(1), Part::First, false, at(0), 100_000, at(0));
+    agenda.add(on_disk(0, 1, Part::First, 0, 100_000), at(0));
     let taken = agenda.take(&room(2, PLENTY), at(1));
     assert_eq!(messages(&taken.deliveries), ids(&[101, 102]));
     assert_eq!(taken.wanted.iter().map(|wanted| wanted.part).collect::<Vec<_>>(), [Part::First]);
@@ -77,7 +77,7 @@ fn what_is_given_back_waits_in_its_own_part() {
         again.wanted.iter().map(|wanted| wanted.part).collect::<Vec<_>>(),
         [Part::First, Part::Retries]
     );
-    assert_eq!(again.wanted[0].leased.len(), 11, "those that are out");
+    assert!(again.wanted[0].leased.contains(&delivery(1, 2)), "those that are out");
 }
 
 #[test]
