@@ -20,6 +20,7 @@
 mod bounds;
 mod claiming;
 mod deferrals;
+mod ids;
 mod lane;
 mod leases;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub(crate) use work::{Found, Handed, OnDisk, Part, Taken, Wanted};
 
 use bounds::Bounds;
 use deferrals::{Deferrals, Who};
+use ids::{IdMap, IdSet};
 use lane::{Lane, Standing};
 use postrider_model::{
     delivery::{DeliveryId, Trigger},
@@ -38,7 +40,7 @@ use postrider_model::{
     time::Timestamp,
 };
 use postrider_store::deliveries::Deferred;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use turns::{Entry, Turns};
 
 /// Deliveries of each part of a lane that are kept complete in memory.
@@ -53,6 +55,8 @@ const READ_ROWS: usize = 1024;
 const READINGS: usize = 128;
 /// Deliveries of one turn at most.
 const TURN: usize = 256;
+/// Lanes that become due, or leave the ring, in one claim: others want the agenda too.
+const LOOKS: usize = 2000;
 
 /// A lease that is out.
 #[derive(Debug, Clone, Copy)]
@@ -70,19 +74,20 @@ struct Leased {
 /// The memory of what waits.
 #[derive(Debug)]
 pub(crate) struct Agenda {
-    lanes: HashMap<EndpointId, Lane>,
+    /// Boxed, so that a table with room for more is small.
+    lanes: IdMap<EndpointId, Box<Lane>>,
     turns: Turns,
     /// Lanes that are due later, and applications that have something due and are deferred.
     future: BTreeSet<(Timestamp, Who)>,
     deferrals: Deferrals,
     bounds: Bounds,
-    leases: HashMap<DeliveryId, Leased>,
+    leases: IdMap<DeliveryId, Leased>,
     epoch: u64,
     queued_bytes: usize,
     queue_budget: usize,
     pending: u64,
     /// Parts of lanes that are being read.
-    readings: usize,
+    readings: IdSet<(EndpointId, Part)>,
 }
 
 impl Agenda {
@@ -90,24 +95,24 @@ impl Agenda {
     /// those of an earlier process must not be taken for ours.
     pub(crate) fn new(queue_budget: usize, first_epoch: u64) -> Self {
         Self {
-            lanes: HashMap::new(),
+            lanes: IdMap::default(),
             turns: Turns::default(),
             future: BTreeSet::new(),
             deferrals: Deferrals::default(),
             bounds: Bounds::default(),
-            leases: HashMap::new(),
+            leases: IdMap::default(),
             epoch: first_epoch,
             queued_bytes: 0,
             queue_budget,
             pending: 0,
-            readings: 0,
+            readings: IdSet::default(),
         }
     }
 
     /// Pending deliveries that lie in the database: what a start finds.
     pub(crate) fn add(&mut self, found: OnDisk, now: Timestamp) {
         self.pending += found.count;
-        let lane = self.lanes.entry(found.endpoint).or_insert_with(|| Lane::new(found.application));
+        let lane = self.lanes.entry(found.endpoint).or_insert_with(|| Box::new(Lane::new(found.application)));
         lane.held = found.held;
         lane.lies_on_disk(found.part, found.due);
         self.settle(found.endpoint, Entry::Last, now);
@@ -126,7 +131,7 @@ impl Agenda {
         let size = handed.size();
         let fits = self.queued_bytes + size <= self.queue_budget;
         let application = handed.scope.application;
-        let lane = self.lanes.entry(endpoint).or_insert_with(|| Lane::new(application));
+        let lane = self.lanes.entry(endpoint).or_insert_with(|| Box::new(Lane::new(application)));
         lane.held = held;
         // A reader may have found it between its commit and now; it may even be leased already.
         if lane.knows(&handed.delivery) {
@@ -218,23 +223,13 @@ impl Agenda {
         self.pending
     }
 
-    /// When the earliest due delivery became due that could be claimed but is not.
-    pub(crate) fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let waits = |endpoint: EndpointId, lane: &Lane| {
-            lane.leased.len() < self.bounds.of(endpoint)
-                && self.deferred(endpoint, lane).is_none_or(|until| until <= now)
-        };
-        let claimable = self.lanes.iter().filter(|(endpoint, lane)| !lane.held && waits(**endpoint, lane));
-        claimable.filter_map(|(_, lane)| lane.next_due()).min().filter(|due| *due <= now)
-    }
-
     /// When the earliest delivery of an enabled endpoint can be claimed that no lease covers.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        let due = |(endpoint, lane): (&EndpointId, &Lane)| {
+        let due = |endpoint: EndpointId, lane: &Lane| {
             let due = lane.next_due().filter(|_| !lane.held)?;
-            Some(self.deferred(*endpoint, lane).map_or(due, |until| due.max(until)))
+            Some(self.deferred(endpoint, lane).map_or(due, |until| due.max(until)))
         };
-        self.lanes.iter().filter_map(due).min()
+        self.lanes.iter().filter_map(|(endpoint, lane)| due(*endpoint, lane)).min()
     }
 
     /// Until when a lane is deferred, for itself or with its application; it may have passed.

@@ -1,8 +1,8 @@
 //! How many leases each lane may have out, as the last claim said.
 
+use super::ids::{IdMap, IdSet};
 use postrider_model::id::EndpointId;
 use postrider_store::deliveries::Room;
-use std::collections::{HashMap, HashSet};
 
 /// What the claimer said of its room. Kept, so that a lane that cannot start anything takes no turn, and compared with
 /// what the next claim says: the usual one says the same, and costs nothing.
@@ -10,9 +10,9 @@ use std::collections::{HashMap, HashSet};
 pub(super) struct Bounds {
     per_endpoint: usize,
     /// Lanes with a bound of their own.
-    wide: HashMap<EndpointId, usize>,
+    wide: IdMap<EndpointId, usize>,
     /// Lanes that can start nothing.
-    full: HashSet<EndpointId>,
+    full: IdSet<EndpointId>,
     /// The same, as it was said.
     said_full: Vec<EndpointId>,
 }
@@ -28,7 +28,12 @@ pub(super) enum Grown {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { per_endpoint: usize::MAX, wide: HashMap::new(), full: HashSet::new(), said_full: Vec::new() }
+        Self {
+            per_endpoint: usize::MAX,
+            wide: IdMap::default(),
+            full: IdSet::default(),
+            said_full: Vec::new(),
+        }
     }
 }
 
@@ -57,7 +62,7 @@ impl Bounds {
         if self.said_full == room.full {
             return;
         }
-        let full: HashSet<EndpointId> = room.full.iter().copied().collect();
+        let full: IdSet<EndpointId> = room.full.iter().copied().collect();
         grown.extend(self.full.difference(&full));
         self.full = full;
         self.said_full.clone_from(&room.full);

@@ -1,12 +1,12 @@
 //! The lane of one endpoint: first attempts and retries, each with a queue of their own.
 
-use super::{Handed, LANE_QUEUE, Part, earlier};
+use super::{Handed, LANE_QUEUE, Part, earlier, ids::IdSet};
 use postrider_model::{
     delivery::DeliveryId,
     id::{ApplicationId, MessageId},
     time::Timestamp,
 };
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 /// Where a lane belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(super) struct Lane {
     next: Part,
     /// Bytes of the queues.
     pub(super) queued_bytes: usize,
-    pub(super) leased: HashSet<DeliveryId>,
+    pub(super) leased: IdSet<DeliveryId>,
     /// The youngest message that a reader found.
     newest_found: Option<MessageId>,
     pub(super) in_ring: bool,
@@ -55,7 +55,7 @@ struct Reading {
     /// The earliest due time that came since.
     added: Option<Timestamp>,
     /// Deliveries that ended or were leased back since.
-    ended: HashSet<DeliveryId>,
+    ended: IdSet<DeliveryId>,
 }
 
 impl Half {
@@ -84,7 +84,7 @@ impl Lane {
             retries: Half::default(),
             next: Part::First,
             queued_bytes: 0,
-            leased: HashSet::new(),
+            leased: IdSet::default(),
             newest_found: None,
             in_ring: false,
             in_future: None,
@@ -241,7 +241,7 @@ impl Lane {
         &mut self,
         part: Part,
         left: Result<Option<Timestamp>, Unknown>,
-    ) -> Option<HashSet<DeliveryId>> {
+    ) -> Option<IdSet<DeliveryId>> {
         let half = self.half_mut(part);
         let reading = half.reading.take()?;
         half.disk_due = earlier(left.unwrap_or(half.disk_due), reading.added);

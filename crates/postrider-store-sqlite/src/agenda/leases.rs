@@ -1,8 +1,9 @@
 //! What becomes of a lease that is out: begun, recorded, given back.
 
-use super::{Agenda, Leased, Part, turns::Entry};
+use super::{Agenda, Leased, Part, turns};
 use postrider_model::{delivery::DeliveryId, time::Timestamp};
 use postrider_store::deliveries::Lease;
+use std::collections::hash_map::Entry;
 
 impl Agenda {
     /// Is this lease still out?
@@ -52,10 +53,10 @@ impl Agenda {
     }
 
     fn end_lease(&mut self, lease: &Lease) -> Option<Leased> {
-        if !self.holds(lease) {
-            return None;
+        match self.leases.entry(lease.delivery) {
+            Entry::Occupied(leased) if leased.get().epoch == lease.epoch => Some(leased.remove()),
+            _ => None,
         }
-        self.leases.remove(&lease.delivery)
     }
 
     fn comes_back(&mut self, delivery: DeliveryId, next: Option<(Part, Timestamp)>, now: Timestamp) {
@@ -65,7 +66,7 @@ impl Agenda {
             if let Some((part, due)) = next {
                 lane.lies_on_disk(part, due);
             }
-            self.settle(delivery.endpoint, Entry::Last, now);
+            self.settle(delivery.endpoint, turns::Entry::Last, now);
         }
     }
 }

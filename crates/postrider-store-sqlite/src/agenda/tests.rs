@@ -1,5 +1,6 @@
 //! What the agenda promises, step by step.
 
+mod costs;
 mod deferring;
 mod fairness;
 mod retries;
@@ -24,6 +25,13 @@ fn at(seconds: i64) -> Timestamp {
 
 fn endpoint(number: u8) -> EndpointId {
     EndpointId::new(Ksuid::from_bytes([number; 20]))
+}
+
+/// One of more than 256.
+fn wide_endpoint(number: u32) -> EndpointId {
+    let mut bytes = [7; 20];
+    bytes[..4].copy_from_slice(&number.wrapping_mul(2_654_435_761).to_be_bytes());
+    EndpointId::new(Ksuid::from_bytes(bytes))
 }
 
 fn application(number: u8) -> ApplicationId {

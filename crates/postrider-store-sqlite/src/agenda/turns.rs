@@ -8,17 +8,20 @@
 //! ring like any other, with or without work, and until it has been round it is nobody new. So a backlog delays live
 //! traffic by no round of the ring, and whoever always has something small does not keep a backlog waiting.
 
-use super::{Agenda, deferrals::Who, lane::Standing};
+use super::{Agenda, deferrals::Who, ids::IdMap, lane::Standing};
 use postrider_model::{
     id::{ApplicationId, EndpointId},
     time::Timestamp,
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+/// Lanes that are looked at for the oldest due delivery.
+const LOOKED_AT: usize = 10_000;
 
 /// See above. An application is known here while it stands in the ring or has lanes in its own.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    applications: HashMap<ApplicationId, Application>,
+    applications: IdMap<ApplicationId, Application>,
     ring: Ring<ApplicationId>,
     /// Lanes in all rings.
     lanes: usize,
@@ -48,6 +51,16 @@ pub(super) enum Entry {
     New,
     /// At the end.
     Last,
+}
+
+/// What a look for the next turn found.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Next {
+    Turn(Turn),
+    /// Nobody has anything due.
+    Nobody,
+    /// So many had to leave the ring that others may want to go on first.
+    Later,
 }
 
 /// What a turn may take.
@@ -170,11 +183,15 @@ impl Agenda {
     }
 
     /// The next turn; an application that begins one gets `quantum`. Who stands in front and cannot take a turn leaves the
-    /// ring here, once for each time that it entered.
-    pub(super) fn next_turn(&mut self, quantum: usize, now: Timestamp) -> Option<Turn> {
+    /// ring here, once for each time that it entered; `looks` bounds how many.
+    pub(super) fn next_turn(&mut self, quantum: usize, looks: &mut usize, now: Timestamp) -> Next {
         while let Some(id) = self.turns.ring.front() {
             let deferred = self.deferrals.of(Who::Application(id)).is_some_and(|until| until > now);
-            let first = if deferred { None } else { self.first_lane(id, now, now) };
+            let first = if deferred { None } else { self.first_lane(id, looks, now, now) };
+            if *looks == 0 {
+                return Next::Later;
+            }
+            *looks -= 1;
             let Some(application) = self.turns.applications.get_mut(&id) else {
                 self.turns.ring.pop_front();
                 continue;
@@ -184,7 +201,8 @@ impl Agenda {
                     application.credit = quantum;
                 }
                 let share = (quantum / application.ring.len()).max(1);
-                return Some(Turn { application: id, endpoint, most: application.credit.min(share) });
+                let most = application.credit.min(share);
+                return Next::Turn(Turn { application: id, endpoint, most });
             }
             application.credit = 0;
             // A newcomer without work goes round once all the same.
@@ -196,21 +214,24 @@ impl Agenda {
             self.turns.ring.pop_front();
             self.settle_application(id, Entry::Last, now);
         }
-        None
+        Next::Nobody
     }
 
-    /// The first lane of an application's ring that can be claimed from at `at`. Those before it leave.
+    /// The first lane of an application's ring that can be claimed from at `at`. Those before it leave, as long as there
+    /// are looks left.
     pub(super) fn first_lane(
         &mut self,
         id: ApplicationId,
+        looks: &mut usize,
         at: Timestamp,
         now: Timestamp,
     ) -> Option<EndpointId> {
-        loop {
+        while *looks > 0 {
             let endpoint = self.turns.applications.get(&id)?.ring.front()?;
             if self.standing(endpoint, at) == Standing::Due {
                 return Some(endpoint);
             }
+            *looks -= 1;
             self.turns.applications.get_mut(&id)?.ring.pop_front();
             self.turns.lanes -= 1;
             if let Some(lane) = self.lanes.get_mut(&endpoint) {
@@ -218,5 +239,38 @@ impl Agenda {
             }
             self.settle(endpoint, Entry::Last, now);
         }
+        None
+    }
+
+    /// Lanes that may have something due: those in the rings of applications that have turns, and those that have become
+    /// due since the last claim or are being read.
+    fn perhaps_due(&self, now: Timestamp) -> impl Iterator<Item = EndpointId> {
+        let of = |id: &ApplicationId| {
+            let ring = self.turns.applications.get(id).map(|application| &application.ring);
+            ring.into_iter().flat_map(|ring| ring.new.iter().chain(&ring.round)).copied()
+        };
+        let in_turn = self.turns.ring.new.iter().chain(&self.turns.ring.round).flat_map(of);
+        let woken = self.future.iter().take_while(move |(due, _)| *due <= now);
+        let woken = woken.flat_map(move |(_, who)| {
+            let (lane, lanes) = match who {
+                Who::Endpoint(endpoint) => (Some(*endpoint), None),
+                Who::Application(application) => (None, Some(of(application))),
+            };
+            lane.into_iter().chain(lanes.into_iter().flatten())
+        });
+        in_turn.chain(woken).chain(self.readings.iter().map(|(endpoint, _)| *endpoint))
+    }
+
+    /// When the earliest due delivery became due that could be claimed but is not. Of more than 10,000 lanes that have
+    /// something due, those are looked at whose turn comes first.
+    pub(crate) fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let claimable = |endpoint: EndpointId| {
+            let lane = self.lanes.get(&endpoint)?;
+            let may = !lane.held
+                && lane.leased.len() < self.bounds.of(endpoint)
+                && self.deferred(endpoint, lane).is_none_or(|until| until <= now);
+            lane.next_due().filter(|_| may)
+        };
+        self.perhaps_due(now).take(LOOKED_AT).filter_map(claimable).min().filter(|due| *due <= now)
     }
 }

@@ -108,5 +108,7 @@ pub(crate) struct Taken {
     pub(crate) wanted: Vec<Wanted>,
     /// Lanes are being read, these or others: what they have due is not known yet.
     pub(crate) reads: bool,
+    /// There was more to look at than one claim looks at: the next one goes on.
+    pub(crate) cut: bool,
     pub(crate) next_due: Option<Timestamp>,
 }

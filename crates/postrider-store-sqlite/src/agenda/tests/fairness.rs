@@ -171,3 +171,29 @@ fn retries_that_become_due_are_no_newcomers() {
     let taken = agenda.take(&room(2, PLENTY), at(1));
     assert_eq!((taken.deliveries.len(), taken.wanted.len()), (2, 0), "it stands behind those two");
 }
+
+/// The writer waits while a claim looks around.
+#[test]
+fn one_claim_looks_at_a_bounded_number_of_lanes() {
+    let mut agenda = Agenda::new(1_000_000, 7);
+    for number in 0..5000 {
+        let found = OnDisk { endpoint: wide_endpoint(number), ..on_disk(0, 0, Part::Retries, 0, 1) };
+        agenda.add(found, at(0));
+        agenda.defer(Deferred::Endpoint(found.endpoint), at(10), at(0));
+    }
+    let mut claims = 0;
+    let mut all = |agenda: &mut Agenda, now| loop {
+        let taken = agenda.take(&room(PLENTY, PLENTY), at(now));
+        claims += 1;
+        if !taken.cut {
+            return (taken.wanted.len(), taken.next_due, claims);
+        }
+        assert_eq!((taken.wanted.len(), taken.next_due.is_some_and(|due| due <= at(now))), (0, true));
+    };
+    assert_eq!(all(&mut agenda, 1), (0, Some(at(10)), 3), "they leave the ring");
+    agenda.hand_over(handed(1, 1, 9), false, at(9));
+    assert_eq!(take(&mut agenda, 1, PLENTY, 9).len(), 1);
+    assert_eq!(agenda.oldest_due(at(10)), Some(at(0)), "woken or not");
+    let taken = agenda.take(&room(PLENTY, PLENTY), at(10));
+    assert_eq!((taken.wanted.len(), taken.next_due), (READINGS, Some(at(10))), "and come back");
+}
