@@ -1,7 +1,7 @@
 //! The rig of power cuts as a program. Started by `cargo xtask rig power`.
 
 use clap::Parser;
-use postrider_testing::power::{self, Options};
+use postrider_testing::power::{self, Ignored, Options};
 use std::{process::ExitCode, time::Instant};
 
 /// Cuts the power of the store's disk, again and again, and checks that nothing answered is lost
@@ -22,7 +22,8 @@ struct Arguments {
 fn main() -> ExitCode {
     let Arguments { seeds, seed, ignore_syncs } = Arguments::parse();
     let begun = Instant::now();
-    let report = power::run(Options { seed, seeds, ignore_syncs }, |done| {
+    let ignored = if ignore_syncs { Ignored::All } else { Ignored::None };
+    let report = power::run(Options { seed, seeds, ignored }, |done| {
         if done % 50 == 0 || done == seeds {
             eprint!("\r{done} of {seeds} seeds ");
         }

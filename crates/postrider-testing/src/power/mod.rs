@@ -19,7 +19,7 @@ use crate::disk::{Disk, Operation, Trouble};
 use ledger::{Ledger, Target, Versions};
 use place::{AUDIENCES, Notes, World};
 use postrider_store::Store as _;
-use postrider_store_sqlite::Config;
+use postrider_store_sqlite::{Config, TestDisk};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
     cell::{Cell, RefCell},
@@ -45,8 +45,20 @@ pub struct Options {
     pub seed: u64,
     /// How many of them.
     pub seeds: u64,
-    /// Syncs do nothing: then the rig must find losses.
-    pub ignore_syncs: bool,
+    /// Which syncs do nothing: with any of them the rig must find losses.
+    pub ignored: Ignored,
+}
+
+/// Syncs that answer without having done anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ignored {
+    /// None: the disk is honest.
+    #[default]
+    None,
+    /// The store's own syncs of the log, one after each commit.
+    Commits,
+    /// All, those of checkpoints too.
+    All,
 }
 
 /// What came of it.
@@ -92,7 +104,7 @@ pub fn run(options: Options, progress: impl Fn(u64) + Sync) -> Report {
             if number >= options.seeds {
                 return report;
             }
-            report += one(&world, options.seed + number, options.ignore_syncs);
+            report += one(&world, options.seed + number, options.ignored);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
         }
     };
@@ -107,8 +119,8 @@ pub fn run(options: Options, progress: impl Fn(u64) + Sync) -> Report {
 }
 
 /// A panic is a finding too: with its seed.
-fn one(world: &World, seed: u64, ignore_syncs: bool) -> Report {
-    catch_unwind(AssertUnwindSafe(|| Run::new(world, seed, ignore_syncs).run())).unwrap_or_else(|_| Report {
+fn one(world: &World, seed: u64, ignored: Ignored) -> Report {
+    catch_unwind(AssertUnwindSafe(|| Run::new(world, seed, ignored).run())).unwrap_or_else(|_| Report {
         seeds: 1,
         violations: vec![format!("seed {seed}: a panic")],
         ..Report::default()
@@ -124,14 +136,14 @@ struct Run<'a> {
     world: &'a World,
     seed: u64,
     random: StdRng,
-    ignore_syncs: bool,
+    ignored: Ignored,
     ledger: Rc<RefCell<Ledger>>,
     notes: Rc<RefCell<Notes>>,
     report: Report,
 }
 
 impl<'a> Run<'a> {
-    fn new(world: &'a World, seed: u64, ignore_syncs: bool) -> Self {
+    fn new(world: &'a World, seed: u64, ignored: Ignored) -> Self {
         let targets = world.endpoints.iter().zip(AUDIENCES).map(|(id, event_type)| Target {
             id: *id,
             event_type,
@@ -143,7 +155,7 @@ impl<'a> Run<'a> {
             world,
             seed,
             random: StdRng::seed_from_u64(seed),
-            ignore_syncs,
+            ignored,
             ledger: Rc::new(RefCell::new(ledger)),
             notes: Rc::default(),
             report: Report { seeds: 1, ..Report::default() },
@@ -205,7 +217,7 @@ impl<'a> Run<'a> {
                 oracle::check(&life).await;
                 oracle::repeat(&life).await;
             }
-            if self.ignore_syncs {
+            if self.ignored == Ignored::All {
                 disk.ignore_syncs();
             }
             let cast = self.cast(disk);
@@ -267,11 +279,16 @@ impl<'a> Run<'a> {
     }
 
     fn config(&mut self) -> Config {
+        let honest = Disk::of_store();
+        let disk = match self.ignored {
+            Ignored::Commits => TestDisk { sync: |_| Ok(()), ..honest },
+            Ignored::None | Ignored::All => honest,
+        };
         Config {
             readers: 1,
             batch: [1, 4, 32, 512][self.random.random_range(0..4)],
             hand_over_bytes: if self.random.random_bool(0.3) { 2000 } else { 64 * 1024 * 1024 },
-            disk: Some(Disk::of_store()),
+            disk: Some(disk),
             ..Config::default()
         }
     }
