@@ -124,6 +124,7 @@ impl Attempts {
             return Err(Stop::Withheld);
         }
         self.announce(claimed, settings)?;
+        place.sends();
 
         let mut exchange = self.ports.sender.send(&draft.request, deadline).await;
         if let Some(authorisation) = &mut authorisation {

@@ -74,13 +74,19 @@ impl Dispatch {
         tokio::select! {
             biased;
             () = self.stop.abandoned.cancelled() => {}
-            () = leases::see_through(&*self.store, claimed.lease, &self.metrics, self.work(&claimed, &mut place)) => {}
+            () = leases::see_through(&*self.store, claimed.lease, &self.metrics, self.work(&claimed, &mut place)) => return,
+        }
+        // What was sent and is not recorded is not given back: the store books it as interrupted. Given back it would be
+        // sent again as if it never had been.
+        if !place.has_sent() {
+            leases::try_release(&*self.store, vec![claimed.lease]).await;
         }
     }
 
     /// Gives back what was claimed and has no place.
     pub(crate) async fn give_back(self: Arc<Self>, surplus: Vec<Lease>) {
         tokio::select! {
+            biased;
             () = leases::release(&*self.store, surplus) => {}
             () = self.stop.abandoned.cancelled() => {}
         }

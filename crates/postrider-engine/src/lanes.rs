@@ -76,6 +76,7 @@ pub(crate) struct Place {
     lanes: Arc<Lanes>,
     lease: Lease,
     ticket: Ticket,
+    sent: bool,
 }
 
 impl Lanes {
@@ -138,7 +139,7 @@ impl Lanes {
 
     fn place(self: &Arc<Self>, lease: Lease, ticket: Ticket) -> Place {
         self.metrics.in_flight.inc();
-        Place { lanes: Arc::clone(self), lease, ticket }
+        Place { lanes: Arc::clone(self), lease, ticket, sent: false }
     }
 
     /// A delivery is given back: the store need not hand out more of its endpoint before this time.
@@ -213,6 +214,16 @@ impl Place {
             }
             Paced::Shut(_) => false,
         }
+    }
+
+    /// Its request is about to be sent: from here on the history must get it.
+    pub(crate) fn sends(&mut self) {
+        self.sent = true;
+    }
+
+    /// Its request was sent, or may have been.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent
     }
 
     /// The attempt is over: what it says of its endpoint, how long it took, and a random number for the pause that may

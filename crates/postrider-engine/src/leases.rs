@@ -46,6 +46,14 @@ pub(crate) async fn release(store: &dyn Deliveries, leases: Vec<Lease>) {
     }
 }
 
+/// Gives leases back if the store takes them now.
+pub(crate) async fn try_release(store: &dyn Deliveries, leases: Vec<Lease>) {
+    let released = AssertUnwindSafe(store.release(leases)).catch_unwind().await;
+    if !matches!(released, Ok(Ok(()))) {
+        tracing::warn!("a lease could not be given back; it ends by itself");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

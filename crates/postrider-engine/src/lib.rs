@@ -69,7 +69,6 @@ pub struct Live {
 
 /// The running engine. Dropping it stops nothing: [`drain`](Self::drain) does.
 pub struct Engine {
-    store: Arc<dyn Store>,
     lanes: Arc<Lanes>,
     pulse: Arc<Pulse>,
     tasks: TaskTracker,
@@ -121,7 +120,7 @@ impl Engine {
         };
         tasks.spawn(supervise::supervise("retention", stop.draining.clone(), metrics, sweeping));
 
-        Self { store, lanes, pulse, tasks, stop, drain_time, drained: OnceCell::new() }
+        Self { lanes, pulse, tasks, stop, drain_time, drained: OnceCell::new() }
     }
 
     /// Live state, for `health`.
@@ -134,7 +133,8 @@ impl Engine {
         self.lanes.standing(endpoint)
     }
 
-    /// Stops claiming, lets running attempts finish and be recorded, and gives back the rest as due. Ends within the
+    /// Stops claiming, lets running attempts finish and be recorded, and gives back as due
+    /// what was not sent yet; what was sent and could not be recorded is found as interrupted. Ends within the
     /// attempts' total deadline and a few seconds. Calls after the first wait for the same drain.
     pub async fn drain(&self) {
         self.drained.get_or_init(|| self.drain_once()).await;
@@ -146,18 +146,13 @@ impl Engine {
         if tokio::time::timeout(self.drain_time, self.tasks.wait()).await.is_ok() {
             return;
         }
-        let leases = self.lanes.leases();
         tracing::warn!(
-            deliveries = leases.len(),
+            deliveries = self.lanes.leases().len(),
             "drain ran out of time: these deliveries will be attempted again"
         );
         self.stop.abandoned.cancel();
-        match tokio::time::timeout(RELEASE_TIME, self.store.release(leases)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "leases could not be given back; they end by themselves");
-            }
-            Err(_) => tracing::warn!("leases could not be given back in time; they end by themselves"),
+        if tokio::time::timeout(RELEASE_TIME, self.tasks.wait()).await.is_err() {
+            tracing::warn!("leases could not be given back in time; they end by themselves");
         }
     }
 }

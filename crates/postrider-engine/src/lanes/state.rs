@@ -334,6 +334,24 @@ impl State {
         self.lanes.get(&endpoint).map_or_else(|| Lane::new(limits).standing(now), |lane| lane.standing(now))
     }
 
+    /// Everything that is counted on the way, counted anew.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let lanes = || self.lanes.values();
+        let sum = |count: fn(&Lane) -> usize| lanes().map(count).sum::<usize>();
+        assert_eq!(self.leases.len(), sum(|lane| lane.running));
+        assert_eq!(self.waiting.len(), sum(|lane| lane.waiting));
+        assert_eq!(self.slow, lanes().filter(|lane| lane.slow).count());
+        assert_eq!(self.slow_running, sum(|lane| if lane.slow { lane.running } else { 0 }));
+        let open = lanes().filter(|lane| matches!(lane.breaker, Breaker::Open(_))).count();
+        let half_open = lanes().filter(|lane| matches!(lane.breaker, Breaker::HalfOpen(..))).count();
+        assert_eq!(self.breakers, (open, half_open));
+        let own = self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.bound(&self.limits)?)));
+        assert_eq!(self.own, own.collect());
+        assert!(lanes().all(|lane| lane.ended <= lane.running));
+        assert!(lanes().all(|lane| (1..=self.limits.per_quick_endpoint).contains(&lane.places)));
+    }
+
     #[cfg(test)]
     pub(super) fn remembered(&self) -> usize {
         self.lanes.len()

@@ -11,6 +11,7 @@ use postrider_model::{
 };
 use std::collections::HashMap;
 
+mod any_order;
 mod waiting_tests;
 
 pub(super) const QUICK: Duration = Duration::from_millis(3);
