@@ -62,12 +62,12 @@ pub(crate) async fn claim(shared: &Arc<Shared>, room: &Room) -> Result<Claimed, 
     }
     let mut reading = None;
     loop {
-        let taken = Taking::take(shared, room, &mut reading);
+        let look = look(shared, room, &mut reading);
         // Whoever is read from the database keeps nobody waiting who has something in memory.
-        if !taken.claimed.deliveries.is_empty() || !(taken.reads || taken.cut) {
-            return Ok(taken.answer());
+        if !look.claimed.deliveries.is_empty() || !(look.reads || look.cut) {
+            return Ok(look.claimed);
         }
-        if taken.cut {
+        if look.cut {
             tokio::task::yield_now().await;
             continue;
         }
@@ -81,23 +81,18 @@ pub(crate) async fn claim(shared: &Arc<Shared>, room: &Room) -> Result<Claimed, 
                 Err(StoreError::Internal { detail: format!("reading ahead ended abnormally: {error}") })
             });
             if let Err(error) = done {
-                return last_look(shared, room, error);
+                // What others have in memory is claimed all the same.
+                let claimed = self::look(shared, room, &mut None).claimed;
+                return if claimed.deliveries.is_empty() { Err(error) } else { Ok(claimed) };
             }
         }
     }
 }
 
-/// A reading failed: what others have in memory is claimed all the same.
-fn last_look(shared: &Arc<Shared>, room: &Room, error: StoreError) -> Result<Claimed, StoreError> {
-    let taken = Taking::take(shared, room, &mut None);
-    if taken.claimed.deliveries.is_empty() { Err(error) } else { Ok(taken.answer()) }
-}
-
 type Reading = tokio::task::JoinHandle<Result<(), StoreError>>;
 
-/// What a claim has taken: given back when its caller goes away before it is answered.
-struct Taking<'a> {
-    shared: &'a Shared,
+/// What memory has, leased.
+struct Look {
     claimed: Claimed,
     /// Something is being read.
     reads: bool,
@@ -105,42 +100,21 @@ struct Taking<'a> {
     cut: bool,
 }
 
-impl<'a> Taking<'a> {
-    /// Takes what memory has. Begins to read what it has not.
-    fn take(shared: &'a Arc<Shared>, room: &Room, reading: &mut Option<Reading>) -> Self {
-        let now = shared.clock.now();
-        let Taken { deliveries, dead, wanted, reads, cut, next_due } = shared.agenda().take(room, now);
-        let mut taking = Self { shared, claimed: Claimed { deliveries: Vec::new(), next_due }, reads, cut };
-        if !dead.is_empty() {
-            bury(shared, dead);
-        }
-        if !wanted.is_empty() {
-            *reading = Some(tokio::spawn(read_ahead(Arc::clone(shared), wanted, now)));
-        }
-        if reads {
-            taking.claimed.next_due = Some(now);
-        }
-        taking.claimed.deliveries =
-            deliveries.into_iter().filter_map(|(lease, handed)| of(lease, handed)).collect();
-        taking
+/// Takes what memory has, and begins to read what it has not. Nothing is waited for between here and the caller, so that
+/// no lease is lost when that goes away.
+fn look(shared: &Arc<Shared>, room: &Room, reading: &mut Option<Reading>) -> Look {
+    let now = shared.clock.now();
+    let Taken { deliveries, dead, wanted, reads, cut, next_due } = shared.agenda().take(room, now);
+    if !dead.is_empty() {
+        bury(shared, dead);
     }
-
-    fn answer(mut self) -> Claimed {
-        std::mem::take(&mut self.claimed)
+    if !wanted.is_empty() {
+        *reading = Some(tokio::spawn(read_ahead(Arc::clone(shared), wanted, now)));
     }
-}
-
-impl Drop for Taking<'_> {
-    fn drop(&mut self) {
-        if self.claimed.deliveries.is_empty() {
-            return;
-        }
-        let now = self.shared.clock.now();
-        let mut agenda = self.shared.agenda();
-        for claimed in &self.claimed.deliveries {
-            agenda.released(&claimed.lease, now);
-        }
-    }
+    let deliveries = deliveries.into_iter().filter_map(|(lease, handed)| of(lease, handed)).collect();
+    // What is being read may be due already.
+    let next_due = if reads { Some(now) } else { next_due };
+    Look { claimed: Claimed { deliveries, next_due }, reads, cut }
 }
 
 fn of(lease: Lease, handed: Handed) -> Option<ClaimedDelivery> {
