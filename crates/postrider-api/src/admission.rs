@@ -47,6 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PATIENCE_BESIDE: Duration = Duration::from_secs(5);
 /// A line that did not get empty for this long is no burst.
 const BURST: Duration = Duration::from_secs(1);
+/// A line of two turns is short.
+const SHORT: usize = 2;
 /// What the other gates' lines may cost: their work takes longer than a publish.
 const LASTING_BESIDE: Duration = Duration::from_secs(1);
 /// Requests that wait for their refusal. What comes on top is refused at once.
@@ -166,16 +168,18 @@ impl Admission {
             line: (config.publishes_waiting / LINE_SHARE).max(1),
             burst: BURST,
             lasting: Duration::from_millis(config.publish_wait_ms),
+            short: config.publishes_at_once * SHORT,
         };
-        let beside = Limits {
+        let beside = |most: u64| Limits {
             waiting: BESIDE_WAITING,
             line: BESIDE_WAITING / LINE_SHARE,
             burst: BURST,
             lasting: LASTING_BESIDE,
+            short: usize::try_from(most).unwrap_or(usize::MAX).saturating_mul(SHORT),
         };
         let other = |most: usize| {
             let most = most as u64;
-            Gate::new(most, most.div_ceil(BESIDE_SHARE), PATIENCE_BESIDE, beside)
+            Gate::new(most, most.div_ceil(BESIDE_SHARE), PATIENCE_BESIDE, beside(most))
         };
         let places = config.publishes_at_once as u64;
         let bytes = config.publish_bytes as u64;
@@ -184,7 +188,7 @@ impl Admission {
             bodies: Gate::new(bytes, bytes / BODY_SHARE, PATIENCE, publishing),
             reads: other(config.reads_at_once),
             changes: other(config.changes_at_once),
-            tests: Gate::new(TESTS, TESTS_OF_ONE, PATIENCE_BESIDE, beside),
+            tests: Gate::new(TESTS, TESTS_OF_ONE, PATIENCE_BESIDE, beside(TESTS)),
             backlog: Backlog::new(config.backlog_deliveries),
             keys: RandomState::new(),
             held: AtomicUsize::new(0),

@@ -19,8 +19,8 @@ pub struct LimitsConfig {
     /// Publish requests that may wait, a quarter of them of one application. 4 to 100000.
     pub publishes_waiting: usize,
     /// Once requests of an application have waited for a second without a pause, further ones are refused while the
-    /// first of them waits longer than this, in milliseconds: 429 if it is this application that asks too much, 503 if all
-    /// together do. No request waits longer than a second. 1 to 1000.
+    /// first of them waits longer than this, in milliseconds, and twice `publishes_at_once` do: 429 if it is this
+    /// application that asks too much, 503 if all together do. No request waits longer than a second. 1 to 1000.
     pub publish_wait_ms: u64,
     /// Bytes of the bodies of publish requests that may be in memory; one application has a quarter of them. At least
     /// 8650752, which is four of the largest bodies.

@@ -3,8 +3,13 @@
 use super::*;
 use std::{sync::Arc, time::Duration};
 
-const LIMITS: Limits =
-    Limits { waiting: 1000, line: 500, burst: Duration::from_secs(10), lasting: Duration::from_millis(20) };
+const LIMITS: Limits = Limits {
+    waiting: 1000,
+    line: 500,
+    burst: Duration::from_secs(10),
+    lasting: Duration::from_millis(20),
+    short: 0,
+};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn gate(most: u64, share: u64) -> Gate {

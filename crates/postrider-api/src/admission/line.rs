@@ -27,6 +27,8 @@ pub(super) struct Limits {
     pub(super) burst: Duration,
     /// The wait that a line may cost that has lasted longer.
     pub(super) lasting: Duration,
+    /// A line of so many is not too long, whatever it costs.
+    pub(super) short: usize,
 }
 
 /// Who is to blame for a refusal, which tells a caller what to do.
@@ -90,7 +92,8 @@ impl<W> Lines<W> {
     pub(super) fn judge(&self, key: u64, now: Instant) -> Result<(), Blame> {
         let line = self.by_key.get(&key);
         let length = line.map_or(0, |line| line.waiters.len());
-        let lasting = line.is_some_and(|line| line.wait(now) > self.limits.lasting)
+        let lasting = length >= self.limits.short
+            && line.is_some_and(|line| line.wait(now) > self.limits.lasting)
             && line.is_some_and(|line| now.duration_since(line.since) >= self.limits.burst);
         if lasting || length >= self.limits.line || self.waiting >= self.limits.waiting {
             return Err(self.blame(key, now));

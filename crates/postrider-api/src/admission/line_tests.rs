@@ -2,8 +2,13 @@
 
 use super::*;
 
-const LIMITS: Limits =
-    Limits { waiting: 8, line: 4, burst: Duration::from_secs(1), lasting: Duration::from_millis(20) };
+const LIMITS: Limits = Limits {
+    waiting: 8,
+    line: 4,
+    burst: Duration::from_secs(1),
+    lasting: Duration::from_millis(20),
+    short: 0,
+};
 const FLOOD: u64 = 1;
 const OTHER: u64 = 2;
 
@@ -86,6 +91,17 @@ fn a_burst_is_served_and_a_lasting_line_is_cut() {
         assert_eq!(lines.judge(FLOOD, end), expected, "after {lasts} ms, waiting {first_waits} ms");
         assert_eq!(lines.judge(OTHER, end), Ok(()), "another line has only begun");
     }
+}
+
+/// Where a turn takes long, everybody waits long, and it is nobody's fault.
+#[test]
+fn a_short_line_is_not_cut_however_slow_the_work_is() {
+    let (mut lines, start) = lines(Limits { short: 2, ..LIMITS });
+    let later = start + milliseconds(5000);
+    lines.push(FLOOD, 1, 1, start);
+    assert_eq!(lines.judge(FLOOD, later), Ok(()));
+    lines.push(FLOOD, 1, 2, start);
+    assert!(lines.judge(FLOOD, later).is_err());
 }
 
 #[test]
