@@ -63,6 +63,20 @@ async fn an_endpoint_gets_no_more_than_its_rate_and_everything_arrives() {
     assert_eq!(receiver.requests().len(), 50);
 }
 
+/// A limit is no brake: what it allows is sent.
+#[tokio::test]
+async fn a_high_rate_is_reached() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start([200]).await;
+    let endpoint = limited(&server, &receiver, json!({ "throttleRate": 200 })).await;
+    send(&server, 400).await;
+    receiver.wait_for(400).await;
+    server.clock.quiet().await;
+    let at = attempts_at(&server, &endpoint).await;
+    // The last 250 of them.
+    assert!(spread(&at) >= Duration::from_millis(1_100) && spread(&at) <= 3 * SECOND, "{:?}", spread(&at));
+}
+
 /// ISO-7: retries and first attempts together.
 #[tokio::test]
 async fn retries_and_first_attempts_share_the_rate() {
