@@ -7,8 +7,8 @@
 //! - `tally`: reads results from the output of test runners;
 //! - `tidy`: the map is tested: documents, crate edges, file heads, generated references, licences;
 //! - `reference`: writes the generated references;
-//! - `rig`: breaks a running server or its disk on purpose (the rigs themselves are programs of `postrider-bench` and
-//!   `postrider-testing`);
+//! - `rig`: breaks a running server or its disk on purpose (the rigs themselves are programs of `postrider-bench`,
+//!   `postrider-simulation` and `postrider-testing`);
 //! - `process`: child processes.
 
 mod process;
@@ -41,7 +41,7 @@ enum Command {
         only: Option<String>,
     },
     /// Break a running server, or its disk, on purpose and check what it promises: `rig kill --cycles 50 --seed 1`,
-    /// `rig power --seeds 500`; `--release` builds it as it is shipped
+    /// `rig power --seeds 500`, `rig simulate --seeds 10000`; `--release` builds it as it is shipped
     Rig {
         /// Which rig, and its options
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]

@@ -25,6 +25,10 @@ pub(crate) fn run<S: AsRef<OsStr>>(root: &Path, arguments: &[S]) -> Result<Optio
             let packages = ["-p", "postrider-testing", "--no-default-features", "--bin", "postrider-power"];
             with(cargo("run", &packages), rest)
         }
+        Some((name, rest)) if *name == OsStr::new("simulate") => {
+            let packages = ["-p", "postrider-simulation", "--bin", "postrider-simulate"];
+            with(cargo("run", &packages), rest)
+        }
         _ => {
             let server =
                 ["-p", "postrider", "-p", "postrider-bench", "--bin", "postrider", "--bin", "postrider-rig"];

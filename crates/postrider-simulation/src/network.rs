@@ -84,13 +84,15 @@ impl Sender for Network {
             // Something forbidden happened: the run ends.
             return std::future::pending().await;
         };
+        let begun = Instant::now();
         let under_way = UnderWay { world: &self.world, gate: &self.gate, number };
         let answered = timeout_at(deadline, self.exchange(number, delivery, reaction)).await;
         drop(under_way);
+        let took = begun.elapsed();
         self.gate.pass().await;
         let answered = answered.unwrap_or_else(|_| timed_out());
         self.world.note(Entry::Answered(delivery, answered.outcome, answered.status));
-        self.world.judge(|state, at| state.oracle.answered(number, delivery, &answered, at));
+        self.world.judge(|state, at| state.oracle.answered(number, delivery, &answered, took, at));
         answered
     }
 

@@ -96,21 +96,21 @@ impl Node {
         let metrics = Metrics::register(&mut registry);
         let contract: Arc<dyn Store> = Arc::<ModelStore>::clone(&store);
         let engine = Engine::start_with(contract, ports, config, metrics);
-        world.up.send_replace(Some(Arc::clone(&store)));
+        world.set_up(Some(Arc::clone(&store)));
         Self { engine, store, gate, registry }
     }
 
     /// It dies: nothing of it reaches anything any more.
     pub(crate) fn die(self, world: &World) -> Result<(), String> {
         self.gate.kill();
-        world.up.send_replace(None);
+        world.set_up(None);
         world.note(Entry::Node("dead"));
         self.check()
     }
 
     /// It is stopped as a server is: no new calls, a drain, the store closed.
     pub(crate) async fn stop(self, world: &World) -> Result<(), String> {
-        world.up.send_replace(None);
+        world.set_up(None);
         let begun = Instant::now();
         self.engine.drain().await;
         let most = Duration::from_millis(self.engine_deadline(world)) + Duration::from_secs(5);

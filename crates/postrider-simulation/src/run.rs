@@ -43,8 +43,8 @@ pub struct Report {
     pub failure: Option<String>,
 }
 
-/// Runs a seed to its end.
-pub fn run(seed: u64, mode: Mode) -> Report {
+/// Runs a seed to its end. A failure shows the last `tail` entries of its trace.
+pub fn run(seed: u64, mode: Mode, tail: usize) -> Report {
     let built = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let Ok(runtime) = built else {
         return Report {
@@ -58,7 +58,7 @@ pub fn run(seed: u64, mode: Mode) -> Report {
         };
     };
     runtime.block_on(async {
-        let world = World::new(Plan::draw(seed, mode));
+        let world = World::new(Plan::draw(seed, mode), tail);
         let ended = Driver::new(Arc::clone(&world)).drive().await;
         let failure = world.failure().or(ended.err());
         let state = world.state();

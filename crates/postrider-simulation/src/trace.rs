@@ -9,9 +9,6 @@ use std::{
     time::Duration,
 };
 
-/// Entries that are kept to be shown.
-const TAIL: usize = 80;
-
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Entry {
@@ -38,20 +35,26 @@ pub(crate) enum Entry {
 }
 
 /// The trace of a run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Trace {
     hash: Fnv,
     entries: u64,
+    /// How many of the last entries are kept.
+    kept: usize,
     tail: VecDeque<(Duration, Entry)>,
 }
 
 impl Trace {
+    pub(crate) fn keeping(kept: usize) -> Self {
+        Self { hash: Fnv::default(), entries: 0, kept, tail: VecDeque::new() }
+    }
+
     /// Notes what happened so long after the start.
     pub(crate) fn note(&mut self, at: Duration, entry: Entry) {
         at.hash(&mut self.hash);
         entry.hash(&mut self.hash);
         self.entries += 1;
-        if self.tail.len() == TAIL {
+        if self.tail.len() >= self.kept {
             self.tail.pop_front();
         }
         self.tail.push_back((at, entry));

@@ -16,10 +16,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 /// What the first clock shows: 2026-01-01T00:00:00Z.
 const EPOCH: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
@@ -34,8 +31,9 @@ pub(crate) struct World {
     state: Mutex<State>,
     /// Told when a node died of a planned step, or something forbidden happened.
     pub(crate) alarm: Notify,
-    /// The store of the node that is up.
-    pub(crate) up: watch::Sender<Option<Arc<ModelStore>>>,
+    /// The store of the node that is up. Told by a `Notify`: a watch channel wakes those who wait in a random order.
+    up: Mutex<Option<Arc<ModelStore>>>,
+    turned: Notify,
 }
 
 /// What changes.
@@ -76,7 +74,7 @@ pub(crate) enum Outage {
 }
 
 impl World {
-    pub(crate) fn new(plan: Plan) -> Arc<Self> {
+    pub(crate) fn new(plan: Plan, tail: usize) -> Arc<Self> {
         let seed = plan.seed;
         let ids = Mutex::new(Random::stream(seed, 2));
         let ids = Ids::with_random(move || lock(&ids).id_bytes());
@@ -84,7 +82,7 @@ impl World {
         let receivers = receivers.map(|one| Receiver { script: one.script.clone(), under_way: 0 }).collect();
         let calm = DiskPlan { most: Duration::ZERO, fails_before: 0, fails_after: 0 };
         let state = State {
-            trace: Trace::default(),
+            trace: Trace::keeping(tail),
             oracle: Oracle::new(&plan),
             receivers,
             healed: false,
@@ -102,7 +100,8 @@ impl World {
             begun: Instant::now(),
             state: Mutex::new(state),
             alarm: Notify::new(),
-            up: watch::Sender::new(None),
+            up: Mutex::new(None),
+            turned: Notify::new(),
         })
     }
 
@@ -145,16 +144,20 @@ impl World {
         self.state().failure.clone()
     }
 
+    /// A node is up from here on, or none is.
+    pub(crate) fn set_up(&self, store: Option<Arc<ModelStore>>) {
+        *lock(&self.up) = store;
+        self.turned.notify_waiters();
+    }
+
     /// Waits until a node is up.
-    pub(crate) async fn store(&self) -> Arc<ModelStore> {
-        let mut up = self.up.subscribe();
+    async fn store(&self) -> Arc<ModelStore> {
         loop {
-            if let Some(store) = up.borrow_and_update().clone() {
+            let turned = self.turned.notified();
+            if let Some(store) = lock(&self.up).clone() {
                 return store;
             }
-            if up.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            turned.await;
         }
     }
 
@@ -164,11 +167,14 @@ impl World {
         call: impl FnOnce(Arc<ModelStore>) -> F,
     ) -> Option<T> {
         let store = self.store().await;
-        let mut up = self.up.subscribe();
         let went_away = async {
-            let gone =
-                |now: &Option<Arc<ModelStore>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &store));
-            let _ = up.wait_for(gone).await;
+            loop {
+                let turned = self.turned.notified();
+                if lock(&self.up).as_ref().is_none_or(|now| !Arc::ptr_eq(now, &store)) {
+                    return;
+                }
+                turned.await;
+            }
         };
         tokio::select! {
             biased;

@@ -29,6 +29,9 @@ struct Cli {
     /// How many seeds run at the same time
     #[arg(long, default_value_t = 1)]
     threads: u64,
+    /// How many of the last things that happened a failure shows
+    #[arg(long, default_value_t = 60)]
+    tail: usize,
 }
 
 /// Sums over runs.
@@ -39,6 +42,8 @@ struct Sums {
     requests: u64,
     boots: u64,
     measured: u64,
+    /// Over the hashes of all traces, in any order.
+    trace: u64,
     time: Duration,
     failures: usize,
 }
@@ -59,7 +64,7 @@ fn main() -> ExitCode {
     let sums = simulate(&cli, &modes, begun);
     println!(
         "{} runs in {:.0} s, {} failed: {} messages, {} requests, {} processes, {} queue delays beside a saturating \
-         application, {:.0} hours simulated",
+         application, {:.0} hours simulated, trace {:016x}",
         sums.runs,
         begun.elapsed().as_secs_f64(),
         sums.failures,
@@ -67,7 +72,8 @@ fn main() -> ExitCode {
         sums.requests,
         sums.boots,
         sums.measured,
-        sums.time.as_secs_f64() / 3600.0
+        sums.time.as_secs_f64() / 3600.0,
+        sums.trace
     );
     if sums.failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -84,7 +90,7 @@ fn simulate(cli: &Cli, modes: &[Mode], begun: Instant) -> Sums {
                 return;
             }
             let mode = modes[usize::try_from(number % modes.len() as u64).unwrap_or(0)];
-            let report = run(cli.from + number / modes.len() as u64, mode);
+            let report = run(cli.from + number / modes.len() as u64, mode, cli.tail);
             let mut guard = sums.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let (sums, shown) = &mut *guard;
             sums.add(&report);
@@ -111,6 +117,7 @@ impl Sums {
         self.boots += report.counts.boots;
         self.measured += report.counts.measured;
         self.time += report.time;
+        self.trace = self.trace.wrapping_add(report.hash);
         if let Some(failure) = &report.failure {
             self.failures += 1;
             println!("\nseed {} in mode {}: {failure}", report.seed, report.mode);

@@ -59,13 +59,15 @@ impl Oracle {
             return Err(format!("{id:?} counts {} attempts and has {numbers:?}", delivery.attempts));
         }
         let of = |outcome| attempts.iter().filter(|attempt| attempt.outcome == outcome).count();
-        let (interrupted, successes) = (of(Outcome::Interrupted), of(Outcome::Succeeded));
+        // A failure of this server to read what an endpoint wants costs none of the endpoint's attempts.
+        let uncounted = of(Outcome::Interrupted) + of(Outcome::Internal);
+        let successes = of(Outcome::Succeeded);
         let scheduled = self.endpoints.iter().find(|view| view.id == Some(id.endpoint));
         let most = match delivery.trigger {
             Trigger::Manual => 1,
             Trigger::Scheduled => scheduled.map_or(usize::MAX, |view| view.most_attempts),
         };
-        if attempts.len() - interrupted > most {
+        if attempts.len() - uncounted > most {
             return Err(format!("I6: {id:?} has {} attempts, {most} at most", attempts.len()));
         }
         if successes > 1 {

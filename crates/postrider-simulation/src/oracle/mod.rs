@@ -29,6 +29,9 @@ use std::{
     time::Duration,
 };
 
+/// Deaths of the process during its attempts that make a delivery a suspect.
+const SUSPECT_DEATHS: u32 = 2;
+
 /// The oracle of a run.
 pub(crate) struct Oracle {
     limits: Limits,
@@ -39,8 +42,8 @@ pub(crate) struct Oracle {
     about_to_leave: Option<(DeliveryId, u32, Duration)>,
     /// Attempts that have begun on the node that lives, and were not recorded yet.
     running: BTreeMap<DeliveryId, u32>,
-    /// When the node that lives claimed a delivery.
-    claimed: BTreeMap<DeliveryId, Duration>,
+    /// When the node that lives claimed a delivery, and whether it runs alone as a suspect, outside of all limits.
+    claimed: BTreeMap<DeliveryId, (Duration, bool)>,
     /// Requests that are under way from it.
     sending: BTreeMap<DeliveryId, Sending>,
     /// Deliveries that it knows to have succeeded.
@@ -154,7 +157,7 @@ impl Oracle {
         match deed {
             Deed::Claimed { room, claimed, out } => {
                 for item in &claimed.deliveries {
-                    self.claimed.insert(item.lease.delivery, at);
+                    self.claimed.insert(item.lease.delivery, (at, item.deaths >= SUSPECT_DEATHS));
                 }
                 let entry = Entry::Claimed(claimed.deliveries.len(), out.len());
                 (entry, self.claims(room.total, out))

@@ -20,6 +20,7 @@ pub(super) struct Sending {
     endpoint: usize,
     claimed_at: Duration,
     begun: Duration,
+    suspect: bool,
 }
 
 /// A request that may leave.
@@ -37,6 +38,9 @@ pub(super) struct Health {
     last: Duration,
     /// Since when its breaker must be open.
     open_since: Option<Duration>,
+    /// The version of its configuration, and until when answers may speak of the one before: a change closes a breaker.
+    version: u64,
+    unclear_until: Duration,
 }
 
 impl Oracle {
@@ -56,11 +60,13 @@ impl Oracle {
         self.endpoints[number].is_genuine(request, message, self.limits.deadline, at)?;
         let delivery = self.attempt_of(message, number, disk, at)?;
         let begun = at;
-        let claimed_at = self.claimed.get(&delivery).copied().unwrap_or_default();
-        if self.sending.insert(delivery, Sending { endpoint: number, claimed_at, begun }).is_some() {
+        let (claimed_at, suspect) = self.claimed.get(&delivery).copied().unwrap_or_default();
+        let sending = Sending { endpoint: number, claimed_at, begun, suspect };
+        if self.sending.insert(delivery, sending).is_some() {
             return Err(format!("I5: {delivery:?} is sent twice at the same time"));
         }
         self.check_limits(number, at)?;
+        self.notice_change(number, disk, at);
         self.check_breaker(number)?;
         self.check_delay(delivery, number, disk, now, at)?;
         Ok(Leaving { number, delivery })
@@ -126,8 +132,9 @@ impl Oracle {
     }
 
     fn check_limits(&self, number: usize, at: Duration) -> Result<(), String> {
-        let of = |wanted: usize| self.sending.values().filter(move |one| one.endpoint == wanted).count();
-        let (all, here) = (self.sending.len(), of(number));
+        let counted = || self.sending.values().filter(|one| !one.suspect);
+        let of = |wanted: usize| counted().filter(move |one| one.endpoint == wanted).count();
+        let (all, here) = (counted().count(), of(number));
         if all > self.limits.total {
             return Err(format!("{all} requests are under way, {} may be", self.limits.total));
         }
@@ -153,6 +160,16 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    fn notice_change(&mut self, number: usize, disk: &Disk, at: Duration) {
+        let view = &mut self.endpoints[number];
+        let version = view.id.and_then(|id| disk.live_endpoint(id)).map_or(0, |endpoint| endpoint.version);
+        if version != view.health.version {
+            let unclear_until = at + 2 * self.limits.deadline + Duration::from_secs(10);
+            let slow_since = view.health.slow_since;
+            view.health = Health { version, unclear_until, slow_since, ..Health::default() };
+        }
     }
 
     /// Of what was claimed since the breaker opened, one is out.
@@ -200,19 +217,19 @@ impl Oracle {
         number: usize,
         delivery: DeliveryId,
         exchange: &Exchange,
+        took: Duration,
         at: Duration,
     ) -> Result<(), String> {
         let Some(sending) = self.sending.remove(&delivery) else {
             return Err(format!("an answer to {delivery:?}, which was not sent"));
         };
-        let took = at.saturating_sub(sending.begun);
         if took > self.limits.deadline + Duration::from_millis(2) {
             return Err(format!("a request took {took:?}, longer than its deadline"));
         }
         if exchange.outcome == Outcome::Succeeded {
             self.succeeded.insert(delivery);
         }
-        let slow = took >= self.limits.slow_after;
+        let slow = at.saturating_sub(sending.begun) >= self.limits.slow_after;
         self.endpoints[number].health.answered(exchange.outcome, slow, at);
         Ok(())
     }
@@ -226,7 +243,7 @@ impl Health {
             self.costly_in_a_row = 0;
         }
         self.last = at;
-        if !costly {
+        if !costly || at < self.unclear_until {
             (self.costly_in_a_row, self.open_since) = (0, None);
             return;
         }

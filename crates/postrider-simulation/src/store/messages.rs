@@ -16,6 +16,7 @@ use postrider_model::{
 };
 use postrider_store::{
     StoreError, WriteError,
+    deliveries::Deferred,
     endpoints::AppScope,
     messages::{Accepted, Audience, MessageFilter, Messages, NewMessage},
     page::{Page, PageRequest},
@@ -31,7 +32,12 @@ impl Messages for ModelStore {
     async fn accept(&self, messages: Vec<NewMessage>) -> Vec<Result<Accepted, WriteError>> {
         let count = messages.len();
         let accepted = self
-            .write(Call::Accept, |disk, _, now| {
+            .write(Call::Accept, |disk, memory, now| {
+                for new in &messages {
+                    if let Audience::Only(endpoint) = new.audience {
+                        memory.deferred.remove(&Deferred::Endpoint(endpoint));
+                    }
+                }
                 Ok(messages.into_iter().map(|new| self.accept_one(disk, new, now)).collect::<Vec<_>>())
             })
             .await;

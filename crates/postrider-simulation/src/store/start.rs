@@ -59,6 +59,8 @@ fn book(disk: &mut Disk, ids: &Ids, delivery: DeliveryId, begun: Begun, now: Tim
 pub(super) fn keep_waits(disk: &mut Disk, memory: &mut Memory, now: Timestamp) {
     if memory.latest.since(now) >= TOLERANCE {
         memory.latest = now;
+        // Nobody knows how long a deferral was meant to last.
+        memory.deferred.clear();
         pull_in(disk, now);
     }
     memory.latest = memory.latest.max(now);
