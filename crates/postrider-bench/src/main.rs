@@ -63,24 +63,29 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let settings = Settings::new(arguments)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut report = Report::new(&settings)?;
-    let started = Instant::now();
-    report.scenarios = runtime.block_on(async {
-        let (mut interrupted, mut terminated) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        // Dropping the run ends its servers and removes their databases.
-        tokio::select! {
-            scenarios = scenarios::run(&arguments.command, &settings) => anyhow::Ok(scenarios),
-            _ = interrupted.recv() => Err(anyhow::anyhow!("interrupted; nothing was written")),
-            _ = terminated.recv() => Err(anyhow::anyhow!("terminated; nothing was written")),
-        }
-    })?;
-    report.seconds = started.elapsed().as_secs_f64();
     let out = match &arguments.options.out {
         Some(folder) => folder.clone(),
         None => PathBuf::from(jiff::Timestamp::now().strftime("target/bench/%Y%m%d-%H%M%SZ").to_string()),
     };
-    report.write(&out)?;
+    let mut report = Report::new(&settings)?;
+    let started = Instant::now();
+    runtime.block_on(async {
+        let (mut interrupted, mut terminated) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // Written after each part: what was measured stays, whatever comes.
+        let each = |scenarios| {
+            report.scenarios.extend(scenarios);
+            report.seconds = started.elapsed().as_secs_f64();
+            report.write(&out)
+        };
+        let stopped = || anyhow::anyhow!("stopped; what was measured before is in {}", out.display());
+        // Dropping the run ends its servers and removes their databases.
+        tokio::select! {
+            ended = scenarios::run(&arguments.command, &settings, each) => ended,
+            _ = interrupted.recv() => Err(stopped()),
+            _ = terminated.recv() => Err(stopped()),
+        }
+    })?;
     print!("{}", report.markdown());
     eprintln!("report, figures and plots: {}", out.display());
     for (file, text) in [

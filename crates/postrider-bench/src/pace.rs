@@ -135,12 +135,13 @@ mod tests {
     #[tokio::test]
     async fn the_timer_is_finer_than_a_millisecond() {
         let ticker = Ticker::new(Duration::from_micros(200)).unwrap();
-        let started = Instant::now();
+        let mut shortest = Duration::MAX;
         for _ in 0..50 {
+            let started = Instant::now();
             ticker.tick().await.unwrap();
+            shortest = shortest.min(started.elapsed());
         }
-        // Fifty ticks of a timer that counts milliseconds take 50 ms; busy machines may double the time.
-        assert!(started.elapsed() >= millis(5), "{:?}", started.elapsed());
-        assert!(started.elapsed() < millis(45), "{:?}", started.elapsed());
+        // Of a busy machine only the best is told.
+        assert!(shortest < Duration::from_micros(900), "{shortest:?}");
     }
 }

@@ -5,8 +5,8 @@ use std::fmt::Write;
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 380.0;
 const LEFT: f64 = 76.0;
-const RIGHT: f64 = 20.0;
-const TOP: f64 = 40.0;
+const RIGHT: f64 = 32.0;
+const TOP: f64 = 64.0;
 const BOTTOM: f64 = 64.0;
 /// Told apart also by people who see colours differently (Okabe and Ito).
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
@@ -164,8 +164,8 @@ fn round_step(range: f64) -> f64 {
 }
 
 fn draw_lines(out: &mut String, lines: &[(String, Vec<(f64, f64)>)], x: impl Fn(f64) -> f64, y: &Scale) {
-    for (index, (name, points)) in lines.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
+    let names: Vec<_> = lines.iter().map(|(name, _)| name.as_str()).collect();
+    for (((name, points), colour), at) in lines.iter().zip(COLOURS.iter().cycle()).zip(legend(&names)) {
         let mut path = String::new();
         for (at, value) in points.iter().filter(|(at, value)| at.is_finite() && value.is_finite()) {
             let _ = write!(path, "{:.1},{:.1} ", x(*at), y.at(*value));
@@ -175,7 +175,13 @@ fn draw_lines(out: &mut String, lines: &[(String, Vec<(f64, f64)>)], x: impl Fn(
             out,
             "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"/>"
         );
-        legend(out, index, colour, name);
+        let _ = writeln!(
+            out,
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"12\" height=\"4\" fill=\"{colour}\"/>",
+            at.0,
+            at.1 - 6.0
+        );
+        text(out, (at.0 + 18.0, at.1), "start", &escape(name));
     }
 }
 
@@ -203,16 +209,20 @@ fn draw_bars(out: &mut String, bars: &[(String, [f64; 3])], y: &Scale) {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a handful of lines")]
-fn legend(out: &mut String, index: usize, colour: &str, name: &str) {
-    let at = TOP + 6.0 + 16.0 * index as f64;
-    let _ = writeln!(
-        out,
-        "<rect x=\"{}\" y=\"{}\" width=\"12\" height=\"4\" fill=\"{colour}\"/>",
-        LEFT + 12.0,
-        at - 6.0
-    );
-    text(out, (LEFT + 30.0, at), "start", &escape(name));
+/// Where names go: in rows between the title and the drawing.
+fn legend(names: &[&str]) -> Vec<(f64, f64)> {
+    let (mut x, mut y) = (LEFT, 40.0);
+    let mut places = Vec::new();
+    for name in names {
+        // A letter is about this wide; its mark and a gap come on top.
+        let width = f64::from(u16::try_from(name.chars().count()).unwrap_or(u16::MAX)) * 6.4 + 34.0;
+        if x > LEFT && x + width > WIDTH {
+            (x, y) = (LEFT, y + 15.0);
+        }
+        places.push((x, y));
+        x += width;
+    }
+    places
 }
 
 fn text(out: &mut String, (x, y): (f64, f64), anchor: &str, inner: &str) {
@@ -299,6 +309,14 @@ mod tests {
         let ticks: Vec<_> = scale.ticks().into_iter().map(short).collect();
         assert_eq!(ticks, ["0.1", "1", "10", "100"]);
         assert!((scale.at(1.0) - 100.0 / 3.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn names_that_do_not_fit_go_to_the_next_row() {
+        let name = "while another saturates the server";
+        let [first, second, third] = legend(&[name, name, name])[..] else { panic!("not three") };
+        assert!(second.0 > first.0 && second.1 <= first.1, "{first:?} {second:?}");
+        assert!(third.0 <= first.0 && third.1 > first.1, "{first:?} {third:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
     net::{SocketAddr, ToSocketAddrs},
     os::unix::fs::MetadataExt,
@@ -190,6 +190,11 @@ impl Measured {
             }
         }
         Ok(all)
+    }
+
+    /// How often each of its threads went to sleep so far.
+    pub(crate) fn waits(&self) -> HashMap<String, u64> {
+        self.pids.iter().flat_map(|pid| usage::waits(*pid)).collect()
     }
 
     /// Resident memory of all its processes in MiB; `NaN` when they are not known.

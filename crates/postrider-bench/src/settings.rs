@@ -73,7 +73,7 @@ pub(crate) struct Load {
 /// Options of all scenarios.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Seconds that each measurement lasts [default: 10; for `all` 6; for `soak` 3600]
+    /// Seconds that each measurement lasts [default: 10; for `all` 5; for `soak` 3600]
     #[arg(long, global = true)]
     seconds: Option<f64>,
     /// Interleaved repetitions of each measurement; medians are reported
@@ -170,7 +170,7 @@ impl Settings {
     /// From the command line.
     pub(crate) fn new(arguments: &Arguments) -> Result<Self> {
         let options = &arguments.options;
-        let usual = if matches!(arguments.command, Command::All) { 6.0 } else { 10.0 };
+        let usual = if matches!(arguments.command, Command::All) { 5.0 } else { 10.0 };
         let seconds = options.seconds.unwrap_or(usual);
         if !(0.05..=1e6).contains(&seconds) {
             bail!("--seconds must be at least 0.05");
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn all_together_takes_shorter_measurements() {
-        assert_eq!(settings("bench all").unwrap().duration, Duration::from_secs(6));
+        assert_eq!(settings("bench all").unwrap().duration, Duration::from_secs(5));
         assert_eq!(settings("bench steady").unwrap().duration, Duration::from_secs(10));
         assert_eq!(settings("bench soak --seconds 60").unwrap().soak, Duration::from_mins(1));
         assert_eq!(settings("bench all --full").unwrap().soak, Duration::from_hours(1));

@@ -1,7 +1,12 @@
-//! What processes and threads cost, from `/proc`: processor time, memory, wake-ups.
+//! What processes and threads cost, from `/proc`: processor time, memory, sleeps.
 
 use anyhow::{Context, Result};
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+    time::Duration,
+};
 
 /// Clock ticks per second in `/proc/<pid>/stat`: 100 on every Linux that is not special (`USER_HZ`).
 const TICKS: f64 = 100.0;
@@ -13,8 +18,6 @@ pub(crate) struct Usage {
     pub(crate) cpu_seconds: f64,
     /// Resident memory.
     pub(crate) rss_bytes: u64,
-    /// How often its threads went to sleep by themselves so far: each time something had to wake them.
-    pub(crate) waits: u64,
 }
 
 impl std::ops::Add for Usage {
@@ -24,7 +27,6 @@ impl std::ops::Add for Usage {
         Self {
             cpu_seconds: self.cpu_seconds + other.cpu_seconds,
             rss_bytes: self.rss_bytes + other.rss_bytes,
-            waits: self.waits + other.waits,
         }
     }
 }
@@ -83,12 +85,22 @@ fn of(pid: u32) -> Result<(String, Usage)> {
     let stat = Stat::parse(&stat).with_context(|| format!("/proc/{pid}/stat"))?;
     let status = fs::read_to_string(folder.join("status")).with_context(gone)?;
     let rss_bytes = field(&status, "VmRSS:").unwrap_or(0) * 1024;
-    let mut waits = 0;
-    for thread in fs::read_dir(folder.join("task")).with_context(gone)?.flatten() {
-        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
-        waits += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
+    Ok((stat.name.to_owned(), Usage { cpu_seconds: stat.cpu_seconds, rss_bytes }))
+}
+
+/// How often each thread of a process and its descendants went to sleep by itself so far: each time something had to wake
+/// it. By thread: the sum would fall when one of them ends.
+pub(crate) fn waits(pid: u32) -> HashMap<String, u64> {
+    let (mut waits, mut rest) = (HashMap::new(), vec![pid]);
+    while let Some(process) = rest.pop() {
+        rest.extend(children(process));
+        for thread in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+            let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            let id = thread.file_name().to_string_lossy().into_owned();
+            waits.insert(id, field(&status, "voluntary_ctxt_switches:").unwrap_or(0));
+        }
     }
-    Ok((stat.name.to_owned(), Usage { cpu_seconds: stat.cpu_seconds, rss_bytes, waits }))
+    waits
 }
 
 /// The number behind a name in `/proc/<pid>/status`.

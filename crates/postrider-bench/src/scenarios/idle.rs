@@ -9,7 +9,7 @@ use crate::{
     world::{World, count},
 };
 use anyhow::{Result, ensure};
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// Until what starts has come to rest.
@@ -29,17 +29,16 @@ pub(super) async fn run(settings: &Settings, progress: &Progress) -> Result<Scen
     progress.step("waiting until it rests");
     sleep(rest(settings)).await;
     progress.step("watching");
-    let waits = || anyhow::Ok(server.usage()?.values().map(|usage| usage.waits).sum::<u64>());
     let cpu = || anyhow::Ok(server.usage()?.values().map(|usage| usage.cpu_seconds).sum::<f64>());
-    let (before, cpu_before, started) = (waits()?, cpu()?, Instant::now());
+    let (before, cpu_before, started) = (server.waits(), cpu()?, Instant::now());
     sleep(settings.duration * TIMES).await;
     let seconds = started.elapsed().as_secs_f64();
-    let (after, cpu_after) = (waits()?, cpu()?);
+    let (wake_ups, cpu_after) = (wake_ups(&before, &server.waits()), cpu()?);
     let rss = server.rss_mib();
     world.stop().await?;
     let figures = vec![
         Figure::once("resident", Unit::Mebibytes, rss).judged(reach::IDLE_MEMORY),
-        Figure::once("wake-ups a second", Unit::Count, count(after - before) / seconds)
+        Figure::once("wake-ups a second", Unit::Count, count(wake_ups) / seconds)
             .judged(reach::IDLE_WAKE_UPS),
         Figure::once("processor", Unit::Percent, (cpu_after - cpu_before) * 100.0 / seconds),
     ];
@@ -50,6 +49,23 @@ pub(super) async fn run(settings: &Settings, progress: &Progress) -> Result<Scen
     Ok(ScenarioReport::new("idle", about, figures))
 }
 
+/// Sleeps that have ended since. A thread that has ended meanwhile no longer counts.
+fn wake_ups(before: &HashMap<String, u64>, after: &HashMap<String, u64>) -> u64 {
+    after.iter().map(|(thread, waits)| waits.saturating_sub(before.get(thread).copied().unwrap_or(0))).sum()
+}
+
 fn rest(settings: &Settings) -> Duration {
     REST.min(settings.duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_end_or_begin_do_not_hide_the_others() {
+        let waits =
+            |threads: &[(&str, u64)]| threads.iter().map(|(id, waits)| ((*id).to_owned(), *waits)).collect();
+        assert_eq!(wake_ups(&waits(&[("1", 5), ("2", 900)]), &waits(&[("1", 7), ("3", 4)])), 6);
+    }
 }

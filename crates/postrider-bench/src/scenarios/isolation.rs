@@ -7,6 +7,7 @@
 use super::{bar_plot, percentile_plot, together};
 use crate::{
     figures::{Figure, Unit, whole},
+    plot::Plot,
     progress::Progress,
     publisher::{LONGEST, Pace, Plan, Running},
     reach::{self, Reach},
@@ -164,7 +165,11 @@ fn report(settings: &Settings, results: &[Vec<Histogram<u64>>], recovered: Vec<f
             LATE.as_secs(),
             LONGEST / 1_000_000
         ))
-        .plot(bar_plot("isolation", "Healthy endpoints, p99", "milliseconds", bars))
+        .plot(Plot {
+            // One bar may be a thousand times as high as the others.
+            logarithmic: true,
+            ..bar_plot("isolation", "Healthy endpoints, p99", "milliseconds", bars)
+        })
         .plot(percentile_plot("isolation-percentiles", "Healthy endpoints, end to end", lines))
 }
 

@@ -41,22 +41,27 @@ enum Part {
     Soak,
 }
 
-/// Runs what was asked for. What fails is in its report; the others go on.
-pub(crate) async fn run(command: &Command, settings: &Settings) -> Vec<ScenarioReport> {
+/// Runs what was asked for and hands over each part's reports as soon as they are there. What fails is in its report; the
+/// others go on.
+pub(crate) async fn run(
+    command: &Command,
+    settings: &Settings,
+    mut done: impl FnMut(Vec<ScenarioReport>) -> Result<()>,
+) -> Result<()> {
     if let Command::Load(load) = command {
         let progress = Progress::new(settings.duration);
         progress.scenario("load", settings.duration);
-        return finished("load", Instant::now(), load::run(load, settings).await.map(|report| vec![report]));
+        let (started, report) = (Instant::now(), load::run(load, settings).await);
+        return done(finished("load", started, report.map(|report| vec![report])));
     }
     let parts = parts(command, settings.full);
     let progress = Progress::new(parts.iter().map(|part| part.estimate(settings)).sum());
-    let mut reports = Vec::new();
     for part in parts {
         progress.scenario(part.name(), part.estimate(settings));
         let started = Instant::now();
-        reports.extend(finished(part.name(), started, part.run(settings, &progress).await));
+        done(finished(part.name(), started, part.run(settings, &progress).await))?;
     }
-    reports
+    Ok(())
 }
 
 fn finished(
