@@ -270,8 +270,11 @@ impl Store for SqliteStore {
         }
         self.shared.readers.close();
         self.shared.hot_readers.close();
-        // Without the file the next start knows that nothing was interrupted.
-        if let Err(error) = self.shared.in_flight.remove() {
+        // Without the file the next start knows that nothing was interrupted. A drain that ran out of time, or results
+        // that could not be stored, leave attempts that had begun: those it must know.
+        if self.shared.agenda().any_begun() {
+            tracing::warn!("attempts were running at the end; the next start shows them as interrupted");
+        } else if let Err(error) = self.shared.in_flight.remove() {
             tracing::warn!(%error, "the in-flight file could not be removed");
         }
         self.unlock();

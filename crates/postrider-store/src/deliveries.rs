@@ -199,7 +199,7 @@ pub trait Deliveries: Send + Sync + 'static {
     /// latency only.
     fn claimable(&self) -> &Notify;
 
-    /// The attempt of this lease is about to send its first byte. If the process dies before the lease is recorded or
+    /// The attempt of this lease is about to send its first byte. If the process ends before the lease is recorded or
     /// released, the delivery has one more [`deaths`](ClaimedDelivery::deaths) and an attempt with the outcome
     /// `interrupted` at the next start; at [`POISON_DEATHS`](postrider_model::limits::POISON_DEATHS) it is
     /// `Failed(Quarantined)`. Cheap and synchronous. `false` when the lease is lost, the delivery was cancelled or settled

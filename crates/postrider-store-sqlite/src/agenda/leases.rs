@@ -37,6 +37,11 @@ impl Agenda {
         slot
     }
 
+    /// Has an attempt begun that was neither recorded nor given back?
+    pub(crate) fn any_begun(&self) -> bool {
+        self.leases.values().any(|leased| leased.slot.is_some())
+    }
+
     /// A lease is given back without a result: due as before. Returns the slot to clear.
     pub(crate) fn released(&mut self, lease: &Lease, now: Timestamp) -> Option<u32> {
         let leased = self.end_lease(lease)?;

@@ -248,6 +248,7 @@ macro_rules! conformance_suite {
                 an_attempt_that_was_running_is_shown_as_interrupted_and_counts_as_a_death
                 a_delivery_that_was_there_at_three_deaths_is_set_aside
                 a_death_does_not_revive_what_was_cancelled
+                an_attempt_that_was_running_at_an_orderly_end_is_shown_as_interrupted
                 an_attempt_that_was_recorded_is_no_death
                 a_resend_in_flight_is_found_again
                 held_and_cancelled_deliveries_stay_so

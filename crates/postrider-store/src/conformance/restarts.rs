@@ -191,6 +191,25 @@ async fn claim_and_start(store: &dyn Store) -> u32 {
     claimed.number
 }
 
+/// DUR-2: its request was sent, and a drain that runs out of time must not make that undone.
+pub async fn an_attempt_that_was_running_at_an_orderly_end_is_shown_as_interrupted(
+    harness: &mut dyn Harness,
+) {
+    let store = harness.store();
+    let scope = application(&*store).await;
+    endpoint(&*store, &scope).await;
+    let accepted = publish(&*store, message(&scope)).await;
+    claim_and_start(&*store).await;
+    store.close().await;
+    drop(store);
+    harness.reopen().await;
+    let store = harness.store();
+    let attempts = attempts_of(&*store, &scope, accepted.id).await;
+    let outcomes: Vec<_> = attempts.iter().map(|item| item.attempt.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Interrupted]);
+    assert_eq!(claim_one(&*store).await.number, 2);
+}
+
 /// An innocent delivery beside a deadly one keeps a clean record.
 pub async fn an_attempt_that_was_recorded_is_no_death(harness: &mut dyn Harness) {
     let store = harness.store();
