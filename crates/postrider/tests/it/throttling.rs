@@ -69,7 +69,9 @@ async fn a_high_rate_is_reached() {
     let server = TestServer::start().await;
     let receiver = Receiver::start([200]).await;
     let endpoint = limited(&server, &receiver, json!({ "throttleRate": 200 })).await;
-    send(&server, 400).await;
+    for _ in 0..10 {
+        send(&server, 40).await;
+    }
     receiver.wait_for(400).await;
     server.clock.quiet().await;
     let at = attempts_at(&server, &endpoint).await;
