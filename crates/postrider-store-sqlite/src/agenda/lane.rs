@@ -8,6 +8,9 @@ use postrider_model::{
 };
 use std::collections::VecDeque;
 
+/// Places that an empty queue keeps, some 200 bytes each.
+const KEPT_PLACES: usize = 8;
+
 /// Where a lane belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -180,7 +183,12 @@ impl Lane {
     /// Serves the next one.
     pub(super) fn pop(&mut self) -> Option<Handed> {
         let part = self.serves();
-        let handed = self.half_mut(part).queue.pop_front()?;
+        let queue = &mut self.half_mut(part).queue;
+        let handed = queue.pop_front()?;
+        // A burst of long ago takes no memory: the lane stays as long as it has retries.
+        if queue.is_empty() {
+            queue.shrink_to(KEPT_PLACES);
+        }
         self.next = part.other();
         self.queued_bytes -= handed.size();
         Some(handed)

@@ -64,8 +64,8 @@ fn costs() {
         through(&mut agenda, 10, at_a_time, prepared);
     }
     let begun = Instant::now();
-    assert_eq!(agenda.oldest_due(at(1)), None);
-    println!("the oldest that is due: {} µs", begun.elapsed().as_micros());
+    let oldest = agenda.oldest_due(at(1));
+    println!("the oldest that is due: {} µs, {oldest:?}", begun.elapsed().as_micros());
     let begun = Instant::now();
     agenda.take(&room(64, 100), at(1000));
     println!("the claim when they are due again: {} ms", begun.elapsed().as_millis());
