@@ -99,7 +99,10 @@ impl Scheduler {
             let suspect = dispatch::is_suspect(&claimed);
             let place = if suspect { self.lanes.wait(lease, bytes) } else { self.lanes.enter(lease, bytes) };
             match place {
-                Some(place) => drop(self.tasks.spawn(Arc::clone(&self.dispatch).bring(claimed, place))),
+                // In a box: the runtime moves a future several times, and this one is some kilobytes.
+                Some(place) => {
+                    drop(self.tasks.spawn(Box::pin(Arc::clone(&self.dispatch).bring(claimed, place))));
+                }
                 None => surplus.push(lease),
             }
         }

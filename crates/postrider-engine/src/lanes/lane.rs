@@ -110,7 +110,9 @@ impl Lane {
     /// one that entered.
     pub(super) fn adapt(&mut self, report: &Report, entered: u64, newest: u64, limits: &Limits) -> bool {
         self.touched = report.now;
-        let full = self.active() >= self.places;
+        // Those whose results are being stored count: the store's bound counts them too, so that a lane whose answers come
+        // sooner than its commits would never look full, and stay at ten places for ever.
+        let full = self.running >= self.places;
         self.slow = report.took >= limits.slow_after;
         if self.slow {
             self.places = self.places.min(limits.per_slow_endpoint);

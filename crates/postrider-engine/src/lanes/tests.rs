@@ -158,6 +158,18 @@ fn quick_answers_of_a_full_lane_earn_it_places_up_to_a_bound() {
     assert!(lanes.state.room().wide.is_empty(), "what is idle needs no mention");
 }
 
+/// Ten places were all that an endpoint had whose answers came sooner than their commits: a third of the throughput.
+#[test]
+fn answers_that_wait_for_their_commit_fill_a_lane_as_attempts_do() {
+    let mut lanes = lanes(100);
+    lanes.fill(1, 10);
+    for message in 0..9 {
+        lanes.end(1, message, Finding::Nothing, QUICK);
+    }
+    assert!(lanes.end(1, 9, Finding::Well, QUICK).earned, "one attempt was left, and all places were taken");
+    assert_eq!(lanes.bound(1), Some(11));
+}
+
 #[test]
 fn failures_earn_nothing_and_overload_halves_the_places_once_a_round() {
     let mut lanes = lanes(100);
