@@ -132,6 +132,10 @@ pub(crate) struct Options {
     #[arg(long, global = true, default_value_t = 1_000)]
     tar_pits: usize,
 
+    /// Endpoints of the widest message of `fan-out`
+    #[arg(long, global = true, default_value_t = 1_000)]
+    wide: usize,
+
     /// Writes the report as JSON to this file too
     #[arg(long, global = true)]
     pub(crate) json: Option<PathBuf>,
@@ -162,6 +166,7 @@ pub(crate) struct Settings {
     pub(crate) applications: usize,
     pub(crate) retries: u64,
     pub(crate) tar_pits: usize,
+    pub(crate) wide: usize,
 }
 
 const HOUR: f64 = 3600.0;
@@ -192,6 +197,7 @@ impl Settings {
             applications: options.applications.unwrap_or(applications).max(1),
             retries: options.retries.max(1),
             tar_pits: options.tar_pits.max(1),
+            wide: options.wide.max(1),
         })
     }
 }

@@ -20,6 +20,7 @@ const TINY: &[&str] = &[
     "--applications=12",
     "--retries=50",
     "--tar-pits=20",
+    "--wide=20",
 ];
 
 /// The server's binary, beside this test's folder. `cargo test --workspace` has built it; a test of this package alone

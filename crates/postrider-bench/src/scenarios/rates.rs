@@ -3,7 +3,7 @@
 
 use super::{bar_plot, percentile_plot, percentiles, together};
 use crate::{
-    figures::{Figure, Unit},
+    figures::{Figure, Unit, whole},
     limit,
     progress::Progress,
     publisher::{Pace, Plan},
@@ -18,9 +18,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 /// Endpoints of each message.
 const FAN: u64 = 10;
-/// Endpoints of the widest message: as many as an application can have.
-const WIDE: u64 = 1_000;
-/// Such messages per second: few enough that one is through before the next.
+/// The widest messages per second: few enough that one is through before the next.
 const WIDE_RATE: f64 = 4.0;
 /// Parts of the maximum.
 const LOADS: [(f64, &str); 2] = [(0.1, "10 %"), (0.5, "50 %")];
@@ -108,7 +106,7 @@ pub(super) async fn run(
         reports.push(steady_report(&pairs, &limits));
     }
     if wanted.fan_out {
-        reports.push(fan_out_report(&pairs, &limits));
+        reports.push(fan_out_report(settings, &pairs, &limits));
     }
     if wanted.latency {
         reports.push(latency_report(&pairs));
@@ -140,10 +138,11 @@ async fn fan_out(settings: &Settings, pair: &mut Pair) -> Result<()> {
 
 async fn wide(settings: &Settings, pair: &mut Pair) -> Result<()> {
     let world = World::start(settings).await?;
-    let application = world.application(0, 1_000).await?;
+    let application = world.application(0, settings.wide).await?;
     let plan = Plan { pace: Pace::PerSecond(WIDE_RATE), ..world.plan(&[application], settings.duration) };
-    world.warm_up(&plan, 0, WIDE).await?;
-    pair.wide = Some(world.measure(plan, 0, WIDE).await?.latencies);
+    let endpoints = u64::try_from(settings.wide)?;
+    world.warm_up(&plan, 0, endpoints).await?;
+    pair.wide = Some(world.measure(plan, 0, endpoints).await?.latencies);
     world.stop().await
 }
 
@@ -227,7 +226,7 @@ fn steady_report(pairs: &[Pair], limits: &[f64]) -> ScenarioReport {
     ))
 }
 
-fn fan_out_report(pairs: &[Pair], limits: &[f64]) -> ScenarioReport {
+fn fan_out_report(settings: &Settings, pairs: &[Pair], limits: &[f64]) -> ScenarioReport {
     let of = |value: fn(&Measured) -> f64| each(pairs, |pair| pair.fan_out.as_ref().map(value));
     let delivered = of(Measured::delivered_per_second);
     let mut figures = vec![
@@ -240,10 +239,10 @@ fn fan_out_report(pairs: &[Pair], limits: &[f64]) -> ScenarioReport {
     figures.extend(costs(pairs, |pair| pair.fan_out.as_ref()));
     for (quantile, name) in [(0.5, "half of them"), (0.99, "99 %"), (1.0, "the last")] {
         let values = each(pairs, |pair| pair.wide.as_ref().map(|wide| ms(wide, quantile)));
-        let name = format!("one message to 1,000 endpoints: {name} within");
+        let name = format!("one message to {} endpoints: {name} within", whole(settings.wide));
         figures.push(Figure::new(name, Unit::Milliseconds, values));
     }
-    let about = "Ten endpoints a message, closed loop; and messages to 1,000 endpoints, four a second.";
+    let about = "Ten endpoints a message, closed loop; and the widest messages, four a second.";
     let bars = vec![("limit".to_owned(), limits), ("fan-out of ten".to_owned(), &delivered[..])];
     ScenarioReport::new("fan-out", about, figures).plot(bar_plot(
         "fan-out",
