@@ -141,19 +141,32 @@ impl Server {
         }
     }
 
-    /// `kill -9`, and a new start on the same database; says how long it took until it listened.
-    pub(crate) async fn kill_and_restart(&mut self) -> Result<Duration> {
-        let Kind::Own(own) = &mut self.kind else { bail!("only a server of our own can be restarted") };
+    /// `kill -9`; its database stays.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        let own = self.own()?;
         own.process.kill_group();
         own.process.0.wait().await?;
         let ready = ready_file(own.data.path());
         if ready.exists() {
             fs::remove_file(ready)?;
         }
+        Ok(())
+    }
+
+    /// A new start on the same database after a kill; says how long it took until it listened.
+    pub(crate) async fn restart(&mut self) -> Result<Duration> {
         let started = Instant::now();
+        let own = self.own()?;
         own.process = Process::start(&own.program, own.data.path(), true)?;
         self.access = own.listening().await?;
         Ok(started.elapsed())
+    }
+
+    fn own(&mut self) -> Result<&mut Own> {
+        match &mut self.kind {
+            Kind::Own(own) => Ok(own),
+            Kind::Running { .. } => bail!("only a server of our own can be killed and started"),
+        }
     }
 
     /// Why it died, when it did: any error while it is used is better explained by that.

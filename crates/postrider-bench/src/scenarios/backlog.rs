@@ -77,11 +77,12 @@ async fn find(world: &mut World, settings: &Settings, progress: &Progress) -> Re
     let disk = world.server.measured().disk_bytes();
 
     progress.step("kill -9 and restart");
+    world.server.kill().await?;
     world.receiver.manner(BACK, Manner::Answer);
     let expected = published.accepted * FAN;
     let before = world.receiver.arrived(BACK);
     let started = Instant::now();
-    let restart = world.server.kill_and_restart().await?;
+    let restart = world.server.restart().await?;
     let rss_restarted = world.server.measured().rss_mib();
     world.wait(BACK, before + 1, Duration::from_mins(1)).await?;
     let first = started.elapsed().as_secs_f64();
