@@ -1,10 +1,10 @@
 //! Who runs: how many deliveries in all, of one endpoint, and of slow endpoints; which endpoints are left alone for a
 //! while, and which are sent to at a limited rate. Decides nothing about what is due: the store does.
 //!
-//! The cast: `state` counts what runs; `lane` is one endpoint's part of it: its places, its breaker, its rate. A claimed
-//! delivery [enters](Lanes::enter) its lane and gets a [`Place`]; its attempt asks the place whether it is
-//! [admitted](Place::admit) (the breaker) and [when it may send](Place::pace) (the rate), and tells it
-//! [what came of it](Place::ended).
+//! The cast: `state` counts what runs, and `answers` has what it says of it; `lane` is one endpoint's part: its places,
+//! its breaker, its rate. A claimed delivery [enters](Lanes::enter) its lane and gets a [`Place`]; its attempt asks the
+//! place whether it is [admitted](Place::admit) (the breaker) and [when it may send](Place::pace) (the rate), and tells
+//! it [what came of it](Place::ended).
 //!
 //! **Places.** One mechanism: more with each quick good answer of a full lane, half of them when the endpoint says that
 //! it is too much, two when it is slow or was just down. All slow endpoints together get half of the node's places: however
@@ -14,10 +14,12 @@
 //! be claimed (`defer`): a hundred thousand endpoints that are down cost a claim nothing. The store is told under the
 //! lock, so that what it heard last is what holds.
 
+mod answers;
 mod lane;
 mod state;
 
 use crate::metrics::{Metrics, Withheld};
+use answers::{Entered, Gate, Paced, Ticket};
 use lane::Report;
 use postrider_model::{
     breaker::{Breaker, Finding},
@@ -28,7 +30,7 @@ use postrider_store::{
     Store,
     deliveries::{Deferred, Lease, Room},
 };
-use state::{Entered, Gate, Paced, State, Ticket};
+use state::State;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,

@@ -2,11 +2,12 @@
 
 use super::{
     Limits, Standing,
+    answers::{Entered, Gate, Left, Outcome, Paced, Ticket},
     lane::{Lane, RECOVERING_PLACES, Report},
 };
 use crate::metrics::Withheld;
 use postrider_model::{
-    breaker::{Admission, Breaker, Finding, Pause},
+    breaker::{Admission, Breaker, Finding},
     id::EndpointId,
     time::Timestamp,
 };
@@ -51,63 +52,6 @@ pub(super) struct State {
     entered: u64,
     probes: u64,
     swept: Timestamp,
-}
-
-/// What a delivery holds of its lane.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Ticket {
-    entered: u64,
-    bytes: usize,
-    version: Option<u64>,
-    probe: Option<u64>,
-    ended: bool,
-}
-
-/// Whether a delivery found a place.
-#[derive(Debug)]
-pub(super) enum Entered {
-    In(Ticket),
-    Full,
-    /// Nor will another of its endpoint before this time.
-    Later(Timestamp),
-}
-
-/// Whether a delivery may be attempted.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Gate {
-    Open,
-    /// It may, and so may all others: the endpoint is configured anew.
-    Mended,
-    /// It may, and no other of its endpoint before this time.
-    Probe(Timestamp),
-    /// It may not, nor any other of its endpoint before this time.
-    Shut(Timestamp, Withheld),
-}
-
-/// Whether a delivery keeps to its endpoint's rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Paced {
-    Go,
-    At(Timestamp),
-    Shut(Timestamp),
-}
-
-/// What the end of an attempt changed.
-#[derive(Debug, Default)]
-pub(super) struct Outcome {
-    pub(super) earned: bool,
-    pub(super) opened: Option<Pause>,
-    pub(super) closed: bool,
-    /// Nothing of the endpoint before this time; a time that has passed takes an earlier one back.
-    pub(super) defer: Option<Timestamp>,
-}
-
-/// What a freed place changed.
-#[derive(Debug, Default)]
-pub(super) struct Left {
-    pub(super) was_full: bool,
-    /// As in [`Outcome`].
-    pub(super) defer: Option<Timestamp>,
 }
 
 impl State {

@@ -1,7 +1,7 @@
 //! Tests of the lanes' book-keeping: places. `waiting_tests` has breakers and rates.
 
 use super::{
-    state::{Left, Outcome},
+    answers::{Left, Outcome},
     *,
 };
 use postrider_model::{
