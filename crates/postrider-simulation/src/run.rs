@@ -244,10 +244,12 @@ impl Driver {
             Fault::ClockAhead { by } => {
                 note("clock ahead", by);
                 world.clock.advance(by);
+                world.state().oracle.clock_was_set();
             }
             Fault::ClockBack { by } => {
                 note("clock back", by);
                 world.clock.set_back(by);
+                world.state().oracle.clock_was_set();
             }
         }
         Ok(())

@@ -26,6 +26,18 @@ fn everything_comes_to_its_end_once_trouble_is_over() {
     hold(1..=SEEDS, Mode::Liveness);
 }
 
+/// Seeds that found something, each with what it was: a plan that is drawn differently makes them ordinary ones.
+#[test]
+fn seeds_that_found_something_hold() {
+    for (seed, mode, _found) in [
+        (18, Mode::Liveness, "deferrals outlived a clock that was set back"),
+        (224, Mode::Safety, "a drain gave back what had been sent"),
+        (685, Mode::Safety, "a slow endpoint that closed its breaker got more than a slow one's places"),
+    ] {
+        hold([seed], mode);
+    }
+}
+
 /// Without it a seed that failed could not be looked into.
 #[test]
 fn the_same_seed_makes_the_same_run() {

@@ -219,7 +219,8 @@ impl State {
                     (before.pause().map(|pause| pause.trips) != Some(pause.trips)).then_some(pause);
             }
             (Breaker::HalfOpen(..), Breaker::Closed(_)) => {
-                lane.places = RECOVERING_PLACES.min(limits.per_endpoint);
+                let most = if lane.slow { limits.per_slow_endpoint } else { limits.per_endpoint };
+                lane.places = RECOVERING_PLACES.min(most);
                 outcome.defer = Some(lane.due(report.now));
                 outcome.closed = true;
             }

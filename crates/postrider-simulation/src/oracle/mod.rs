@@ -6,7 +6,8 @@
 //!   explains it; I6 no delivery has more attempts than its schedule;
 //! - I7 a result is dropped only when it is stored already; I8 final states stay; I9 one idempotency key, one message;
 //! - I11 a saturating application keeps no other waiting; I12 everything pending has a next event;
-//! - besides: no limit on what runs is exceeded, an open breaker lets one probe out, and what was given back was not sent.
+//! - besides: no limit on what runs and no rate is exceeded, an open breaker lets one probe out, what was given back was
+//!   not sent, and the scheduler does not spin.
 //!
 //! `requests` watches what leaves, `publications` what was promised, `history` the disk.
 
@@ -51,6 +52,7 @@ pub(crate) struct Oracle {
     /// Leases whose results are stored.
     stored: BTreeSet<u64>,
     receipts: Vec<Receipt>,
+    pulse: Pulse,
     states: BTreeMap<DeliveryId, (State, u32)>,
     /// Numbers for the report.
     pub(crate) counts: Counts,
@@ -87,11 +89,39 @@ pub(crate) struct EndpointView {
     /// Every secret that it ever had.
     pub(crate) secrets: Vec<SigningSecret>,
     pub(crate) oauth: bool,
+    /// Messages per second, its own or its application's.
+    rate: Option<u16>,
     /// Since when it certainly gets everything; `None` while that is not certain.
     pub(crate) certain_since: Option<Duration>,
     /// Attempts of a scheduled delivery at most, without interrupted ones.
     most_attempts: usize,
     health: requests::Health,
+}
+
+/// How often the scheduler looks, and what comes of it.
+#[derive(Debug, Default)]
+struct Pulse {
+    /// The second that is counted.
+    second: u64,
+    claims: u64,
+    progress: u64,
+}
+
+/// Claims in a second, beyond some for each result: looking again is what a scheduler does when something has changed.
+const CLAIMS: u64 = 100;
+const CLAIMS_FOR_A_RESULT: u64 = 10;
+
+impl Pulse {
+    fn claims(&mut self, at: Duration) -> Result<(), String> {
+        if self.second != at.as_secs() {
+            *self = Self { second: at.as_secs(), ..Self::default() };
+        }
+        self.claims += 1;
+        if self.claims > CLAIMS + CLAIMS_FOR_A_RESULT * self.progress {
+            return Err(format!("{} claims in a second, with {} results", self.claims, self.progress));
+        }
+        Ok(())
+    }
 }
 
 /// A request that arrived at an endpoint.
@@ -118,6 +148,7 @@ impl Oracle {
             urls: Vec::new(),
             secrets: Vec::new(),
             oauth: endpoint.oauth,
+            rate: endpoint.throttle_rate.or(plan.applications[endpoint.application].throttle_rate),
             certain_since: None,
             most_attempts: endpoint.waits.as_ref().map_or(config.retry_waits_ms.len(), Vec::len) + 1,
             health: requests::Health::default(),
@@ -134,6 +165,7 @@ impl Oracle {
             succeeded: BTreeSet::new(),
             stored: BTreeSet::new(),
             receipts: Vec::new(),
+            pulse: Pulse::default(),
             states: BTreeMap::new(),
             counts: Counts::default(),
         }
@@ -160,7 +192,7 @@ impl Oracle {
                     self.claimed.insert(item.lease.delivery, (at, item.deaths >= SUSPECT_DEATHS));
                 }
                 let entry = Entry::Claimed(claimed.deliveries.len(), out.len());
-                (entry, self.claims(room.total, out))
+                (entry, self.claims(room.total, out, at))
             }
             Deed::Started { lease, number } => {
                 let entry = Entry::Started(lease.delivery, *number);
@@ -175,7 +207,8 @@ impl Oracle {
         }
     }
 
-    fn claims(&self, room: usize, out: &[Lease]) -> Result<(), String> {
+    fn claims(&mut self, room: usize, out: &[Lease], at: Duration) -> Result<(), String> {
+        self.pulse.claims(at)?;
         if room > self.limits.total {
             return Err(format!("a claim asks for {room}, more than may run in all"));
         }
@@ -206,11 +239,16 @@ impl Oracle {
             return if repeated { Ok(()) } else { Err(format!("I7: a result of {delivery:?} was dropped")) };
         }
         self.stored.insert(epoch);
+        self.pulse.progress += 1;
         self.running.remove(&delivery);
-        if record.next == NextStep::GiveUp(GiveUp::Gone)
-            && let Some(view) = self.endpoints.iter_mut().find(|view| view.id == Some(delivery.endpoint))
-        {
-            view.certain_since = None;
+        let quick = record.attempt.duration < self.limits.slow_after;
+        if let Some(view) = self.endpoints.iter_mut().find(|view| view.id == Some(delivery.endpoint)) {
+            if record.next == NextStep::GiveUp(GiveUp::Gone) {
+                view.certain_since = None;
+            }
+            if quick {
+                view.health.was_quick();
+            }
         }
         Ok(())
     }

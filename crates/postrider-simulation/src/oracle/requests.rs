@@ -5,7 +5,7 @@ use crate::store::Disk;
 use postrider_model::{delivery::DeliveryId, id::MessageId, outcome::Outcome, signature, time::Timestamp};
 use postrider_outbound::{Exchange, HeaderValue, Request};
 use secrecy::ExposeSecret;
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 /// Costly troubles in a row after which an endpoint's breaker must be open.
 const OPENS_AFTER: u32 = postrider_model::breaker::COSTLY_IN_A_ROW as u32;
@@ -41,6 +41,8 @@ pub(super) struct Health {
     /// The version of its configuration, and until when answers may speak of the one before: a change closes a breaker.
     version: u64,
     unclear_until: Duration,
+    /// What was sent in the last second.
+    sent: VecDeque<Duration>,
 }
 
 impl Oracle {
@@ -68,6 +70,7 @@ impl Oracle {
         self.check_limits(number, at)?;
         self.notice_change(number, disk, at);
         self.check_breaker(number)?;
+        self.check_rate(number, at)?;
         self.check_delay(delivery, number, disk, now, at)?;
         Ok(Leaving { number, delivery })
     }
@@ -167,8 +170,8 @@ impl Oracle {
         let version = view.id.and_then(|id| disk.live_endpoint(id)).map_or(0, |endpoint| endpoint.version);
         if version != view.health.version {
             let unclear_until = at + 2 * self.limits.deadline + Duration::from_secs(10);
-            let slow_since = view.health.slow_since;
-            view.health = Health { version, unclear_until, slow_since, ..Health::default() };
+            let Health { slow_since, sent, .. } = std::mem::take(&mut view.health);
+            view.health = Health { version, unclear_until, slow_since, sent, ..Health::default() };
         }
     }
 
@@ -181,6 +184,30 @@ impl Oracle {
             return Err(format!("{probes} probes are out to endpoint {number}, whose breaker is open"));
         }
         Ok(())
+    }
+
+    /// In no second more than the rate, a fiftieth, and one. Where a token is fetched between the turn and the request,
+    /// requests can come closer together.
+    fn check_rate(&mut self, number: usize, at: Duration) -> Result<(), String> {
+        let view = &mut self.endpoints[number];
+        let Some(rate) = view.rate.filter(|_| !view.oauth) else { return Ok(()) };
+        let sent = &mut view.health.sent;
+        sent.push_back(at);
+        while sent.front().is_some_and(|first| at.saturating_sub(*first) >= Duration::from_secs(1)) {
+            sent.pop_front();
+        }
+        if sent.len() > usize::from(rate) + usize::from(rate).div_ceil(50) + 1 {
+            return Err(format!(
+                "{} requests in a second to endpoint {number}, whose rate is {rate}",
+                sent.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// The clock that rates go by was set.
+    pub(crate) fn clock_was_set(&mut self) {
+        self.endpoints.iter_mut().for_each(|view| view.health.sent.clear());
     }
 
     /// I11.
@@ -236,6 +263,11 @@ impl Oracle {
 }
 
 impl Health {
+    /// An attempt ended quickly, sent or not.
+    pub(super) fn was_quick(&mut self) {
+        self.slow_since = None;
+    }
+
     fn answered(&mut self, outcome: Outcome, slow: bool, at: Duration) {
         self.slow_since = if slow { self.slow_since.or(Some(at)) } else { None };
         let costly = matches!(outcome, Outcome::Timeout | Outcome::Connect | Outcome::Dns);
