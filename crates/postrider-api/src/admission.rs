@@ -3,6 +3,7 @@
 //! The cast:
 //! - `line`: who waits, in turn by application, and when waiting makes no sense: pure;
 //! - `gate`: so much inside at one time, with lines before it: two atomic operations while nobody waits;
+//! - `steer`: how many turns there are, by how deliveries keep up;
 //! - `beside`: the gates of everything that is not publishing, as a service around the routes;
 //! - [`Admission`]: all gates of a node, and what they refused.
 //!
@@ -20,10 +21,11 @@ mod beside;
 mod config;
 mod gate;
 mod line;
+mod steer;
 
 pub use config::LimitsConfig;
 
-use crate::{auth::Caller, error::ApiError, json};
+use crate::{auth::Caller, error::ApiError, json, ports::Pulse};
 use axum::extract::Request;
 use bytes::Bytes;
 use gate::{Gate, Pass};
@@ -64,8 +66,8 @@ const TESTS: u64 = 32;
 const TESTS_OF_ONE: u64 = 8;
 /// Reads and changes that may wait, each.
 const BESIDE_WAITING: usize = 1024;
-/// How often it is looked at what is pending.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often it is looked at what is pending, and whether deliveries keep up.
+const LOOK: Duration = Duration::from_millis(50);
 /// When to come back: the load may be over in a moment, a backlog or a full disk is not.
 const SOON: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(10);
@@ -74,11 +76,17 @@ const LATER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Admission {
     turns: Gate,
+    /// Turns at most.
+    most_turns: u64,
+    /// First attempts that were known at the last look.
+    attempts: AtomicU64,
+    look: Look,
     bodies: Gate,
     reads: Gate,
     changes: Gate,
     tests: Gate,
-    backlog: Backlog,
+    backlog_most: u64,
+    backlog_full: AtomicBool,
     keys: RandomState,
     held: AtomicUsize,
     refused: [AtomicU64; Reason::ALL.len()],
@@ -104,6 +112,8 @@ pub enum Reason {
 /// What the gates look like at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Figures {
+    /// Publish requests that may be worked on at one time now.
+    pub turns: u64,
     /// Publish requests that are worked on.
     pub publishing: u64,
     /// Publish requests that wait, for memory or for a turn.
@@ -185,11 +195,15 @@ impl Admission {
         let bytes = config.publish_bytes as u64;
         Self {
             turns: Gate::new(places, places, PATIENCE, publishing),
+            most_turns: places,
+            attempts: AtomicU64::new(0),
+            look: Look::new(),
             bodies: Gate::new(bytes, bytes / BODY_SHARE, PATIENCE, publishing),
             reads: other(config.reads_at_once),
             changes: other(config.changes_at_once),
             tests: Gate::new(TESTS, TESTS_OF_ONE, PATIENCE_BESIDE, beside(TESTS)),
-            backlog: Backlog::new(config.backlog_deliveries),
+            backlog_most: config.backlog_deliveries,
+            backlog_full: AtomicBool::new(false),
             keys: RandomState::new(),
             held: AtomicUsize::new(0),
             refused: Default::default(),
@@ -201,13 +215,14 @@ impl Admission {
     pub(crate) async fn publish(
         &self,
         store: &dyn Store,
+        pulse: &dyn Pulse,
         caller: &Caller,
         application: &str,
         request: Request,
     ) -> Result<(Bytes, Turn<'_>), ApiError> {
         let arrived = Instant::now();
         let key = self.keys.hash_one((caller.identity.environment.as_str(), application));
-        let refused = match self.judge(store, key, arrived) {
+        let refused = match self.judge(store, pulse, key, arrived) {
             Err(reason) => reason,
             Ok(()) => match self.read_and_begin(key, request).await? {
                 Ok(begun) => return Ok(begun),
@@ -228,6 +243,7 @@ impl Admission {
     pub fn figures(&self) -> Figures {
         let refused = Reason::ALL.map(|reason| (reason, self.refused[reason as usize].load(Relaxed)));
         Figures {
+            turns: self.turns.most(),
             publishing: self.turns.inside(),
             waiting: (self.turns.waiting() + self.bodies.waiting()) as u64,
             body_bytes: self.bodies.inside(),
@@ -235,11 +251,36 @@ impl Admission {
         }
     }
 
-    fn judge(&self, store: &dyn Store, key: u64, now: Instant) -> Result<(), Reason> {
-        if self.backlog.is_full(store, now) {
+    fn judge(&self, store: &dyn Store, pulse: &dyn Pulse, key: u64, now: Instant) -> Result<(), Reason> {
+        if self.look.is_due(now) {
+            self.look_at_backlog(store);
+            self.look_at_deliveries(pulse);
+        }
+        if self.backlog_full.load(Relaxed) {
             return Err(Reason::Backlog);
         }
         self.turns.judge(key).and_then(|()| self.bodies.judge(key)).map_err(Reason::of_publish)
+    }
+
+    fn look_at_backlog(&self, store: &dyn Store) {
+        if self.backlog_most == 0 {
+            return;
+        }
+        let full = store.pending().is_some_and(|pending| pending >= self.backlog_most);
+        if self.backlog_full.swap(full, Relaxed) != full {
+            let most = self.backlog_most;
+            tracing::warn!(full, most, "pending deliveries crossed `api.limits.backlog_deliveries`");
+        }
+    }
+
+    fn look_at_deliveries(&self, pulse: &dyn Pulse) {
+        let live = pulse.live();
+        let any = self.attempts.swap(live.first_attempts, Relaxed) != live.first_attempts;
+        let turns = self.turns.most();
+        let next = steer::next(turns, self.most_turns, any.then_some(live.late_permille));
+        if next != turns {
+            self.turns.set_most(next);
+        }
     }
 
     /// The outer error is the body's.
@@ -302,40 +343,25 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Whether more deliveries are pending than may be, looked up every now and then.
+/// When it is time to look again.
 #[derive(Debug)]
-struct Backlog {
-    /// 0: any number.
-    most: u64,
+struct Look {
     started: Instant,
-    /// When to look again, in milliseconds since `started`.
-    next_look: AtomicU64,
-    full: AtomicBool,
+    /// In milliseconds since `started`.
+    next: AtomicU64,
 }
 
-impl Backlog {
-    fn new(most: u64) -> Self {
-        Self { most, started: Instant::now(), next_look: AtomicU64::new(0), full: AtomicBool::new(false) }
+impl Look {
+    fn new() -> Self {
+        Self { started: Instant::now(), next: AtomicU64::new(0) }
     }
 
-    fn is_full(&self, store: &dyn Store, now: Instant) -> bool {
-        if self.most == 0 {
-            return false;
-        }
+    /// `true` for one caller of many.
+    fn is_due(&self, now: Instant) -> bool {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let since = milliseconds(now.duration_since(self.started));
-        let due = self.next_look.load(Relaxed);
+        let due = self.next.load(Relaxed);
         let next = since.saturating_add(milliseconds(LOOK));
-        if since >= due && self.next_look.compare_exchange(due, next, AcqRel, Relaxed).is_ok() {
-            let full = store.pending().is_some_and(|pending| pending >= self.most);
-            if self.full.swap(full, Relaxed) != full {
-                tracing::warn!(
-                    full,
-                    most = self.most,
-                    "pending deliveries crossed `api.limits.backlog_deliveries`"
-                );
-            }
-        }
-        self.full.load(Relaxed)
+        since >= due && self.next.compare_exchange(due, next, AcqRel, Relaxed).is_ok()
     }
 }

@@ -10,6 +10,10 @@ pub struct Live {
     pub in_flight: usize,
     /// Time since the scheduler last went round; `None` while it has not yet.
     pub since_last_round: Option<Duration>,
+    /// First attempts of fresh messages that were answered well, since the start.
+    pub first_attempts: u64,
+    /// How many of a thousand of the last ones began late: deliveries do not keep up.
+    pub late_permille: u32,
 }
 
 /// How the engine of this node treats an endpoint.

@@ -9,9 +9,11 @@ use crate::{
     leases::{self, RELEASE_PAUSE},
     metrics::Metrics,
     ports::Ports,
+    promptness::Promptness,
     recorder::Recorder,
 };
 use futures_util::FutureExt;
+use postrider_model::{breaker::Finding, delivery::Trigger};
 use postrider_store::{
     Store,
     deliveries::{ClaimedDelivery, Deliveries, Lease},
@@ -34,6 +36,7 @@ pub(crate) struct Dispatch {
     store: Arc<dyn Store>,
     attempts: Attempts,
     recorder: Recorder,
+    promptness: Promptness,
     suspects: Semaphore,
     started: Instant,
     metrics: Metrics,
@@ -56,6 +59,7 @@ impl Dispatch {
         Self {
             attempts: Attempts::new(Arc::clone(&store), ports, config),
             recorder: Recorder::new(Arc::clone(&store) as Arc<dyn Deliveries>, metrics.clone()),
+            promptness: Promptness::default(),
             suspects: Semaphore::new(1),
             started: Instant::now(),
             store,
@@ -67,6 +71,11 @@ impl Dispatch {
     /// Results wait for the store: whoever claims more would send what cannot be recorded.
     pub(crate) fn is_stuck(&self) -> bool {
         self.recorder.is_stuck()
+    }
+
+    /// Whether deliveries keep up.
+    pub(crate) fn promptness(&self) -> &Promptness {
+        &self.promptness
     }
 
     /// Brings a delivery to its end on this node, and frees its place.
@@ -101,6 +110,9 @@ impl Dispatch {
             Ended::Attempted(record, finding) => {
                 self.metrics.attempt_ended(record.attempt.outcome, record.attempt.duration);
                 place.ended(finding, record.attempt.duration, self.attempts.jitter());
+                if finding == Finding::Well && claimed.number == 1 && claimed.trigger == Trigger::Scheduled {
+                    self.promptness.note(record.attempt.started_at.since(claimed.due_at));
+                }
                 self.recorder.store(*record).await;
             }
             Ended::Withheld => self.release(claimed).await,

@@ -7,6 +7,7 @@
 //! - `dispatch`: one claimed delivery from its claim to its record, in a task of its own that survives a panic;
 //! - `attempt`: one attempt as a list of steps: `request` builds and signs, `authorisation` has the access token,
 //!   `redaction` keeps secrets out of the history, `verdict` decides what follows;
+//! - `promptness`: whether deliveries keep up, for those who publish;
 //! - `recorder`: keeps the result until the store has it; `leases`: what ends without one gives its lease back;
 //! - `ports`: what comes from outside besides the store: the network and randomness;
 //! - `retention`: deletes what is too old, in small batches;
@@ -26,6 +27,7 @@ mod lanes;
 mod leases;
 mod metrics;
 mod ports;
+mod promptness;
 mod recorder;
 mod redaction;
 mod request;
@@ -65,12 +67,17 @@ pub struct Live {
     /// Time since the scheduler last went round; `None` while it has not yet. Idle, it goes round every few seconds:
     /// half a minute without one means that nothing is being claimed.
     pub since_last_round: Option<Duration>,
+    /// First attempts of fresh messages that were answered well, since the start.
+    pub first_attempts: u64,
+    /// How many of a thousand of the last ones began late: deliveries do not keep up.
+    pub late_permille: u32,
 }
 
 /// The running engine. Dropping it stops nothing: [`drain`](Self::drain) does.
 pub struct Engine {
     lanes: Arc<Lanes>,
     pulse: Arc<Pulse>,
+    dispatch: Arc<Dispatch>,
     tasks: TaskTracker,
     stop: Stop,
     drain_time: Duration,
@@ -99,11 +106,12 @@ impl Engine {
         let drain_time = config.total_deadline() + DRAIN_GRACE;
         let retention = config.retention.clone();
         let dispatch = Dispatch::new(Arc::clone(&store), ports, config, metrics.clone(), stop.clone());
+        let dispatch = Arc::new(dispatch);
 
         let scheduler = Arc::new(Scheduler {
             store: Arc::clone(&store),
             lanes: Arc::clone(&lanes),
-            dispatch: Arc::new(dispatch),
+            dispatch: Arc::clone(&dispatch),
             pulse: Arc::clone(&pulse),
             tasks: tasks.clone(),
             draining: stop.draining.clone(),
@@ -112,7 +120,7 @@ impl Engine {
         let scheduling = move || Arc::clone(&scheduler).run();
         tasks.spawn(supervise::supervise("scheduler", stop.draining.clone(), metrics.clone(), scheduling));
 
-        let (swept, draining) = (Arc::clone(&store), stop.draining.clone());
+        let (swept, draining) = (store, stop.draining.clone());
         let counted = metrics.clone();
         let sweeping = move || {
             let sweeps = retention::run(Arc::clone(&swept), retention.clone(), counted.clone());
@@ -120,12 +128,18 @@ impl Engine {
         };
         tasks.spawn(supervise::supervise("retention", stop.draining.clone(), metrics, sweeping));
 
-        Self { lanes, pulse, tasks, stop, drain_time, drained: OnceCell::new() }
+        Self { lanes, pulse, dispatch, tasks, stop, drain_time, drained: OnceCell::new() }
     }
 
     /// Live state, for `health`.
     pub fn live(&self) -> Live {
-        Live { in_flight: self.lanes.in_flight(), since_last_round: self.pulse.since_last() }
+        let (first_attempts, late_permille) = self.dispatch.promptness().read();
+        Live {
+            in_flight: self.lanes.in_flight(),
+            since_last_round: self.pulse.since_last(),
+            first_attempts,
+            late_permille,
+        }
     }
 
     /// How this node treats an endpoint at present.

@@ -58,8 +58,9 @@ struct Pulse(Arc<Engine>);
 
 impl ports::Pulse for Pulse {
     fn live(&self) -> ports::Live {
-        let live = self.0.live();
-        ports::Live { in_flight: live.in_flight, since_last_round: live.since_last_round }
+        let postrider_engine::Live { in_flight, since_last_round, first_attempts, late_permille } =
+            self.0.live();
+        ports::Live { in_flight, since_last_round, first_attempts, late_permille }
     }
 
     fn standing(&self, endpoint: EndpointId) -> Option<ports::Standing> {

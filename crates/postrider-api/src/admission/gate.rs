@@ -24,8 +24,8 @@ const SHARES: usize = 4096;
 /// A gate.
 #[derive(Debug)]
 pub(super) struct Gate {
-    most: u64,
-    free: AtomicU64,
+    most: AtomicU64,
+    inside: AtomicU64,
     /// What one key may have inside.
     share: u64,
     shares: Box<[AtomicU64]>,
@@ -48,8 +48,8 @@ impl Gate {
     pub(super) fn new(most: u64, share: u64, patience: Duration, limits: Limits) -> Self {
         let counters = if share < most { SHARES } else { 0 };
         Self {
-            most,
-            free: AtomicU64::new(most),
+            most: AtomicU64::new(most),
+            inside: AtomicU64::new(0),
             share: share.min(most),
             shares: (0..counters).map(|_| AtomicU64::new(0)).collect(),
             patience,
@@ -86,7 +86,20 @@ impl Gate {
 
     /// What is inside.
     pub(super) fn inside(&self) -> u64 {
-        self.most.saturating_sub(self.free.load(Relaxed))
+        self.inside.load(Relaxed)
+    }
+
+    /// What may be inside.
+    pub(super) fn most(&self) -> u64 {
+        self.most.load(Relaxed)
+    }
+
+    /// So much may be inside from now on. What is inside already stays.
+    pub(super) fn set_most(&self, most: u64) {
+        let before = self.most.swap(most, SeqCst);
+        if most > before && self.waiting.load(SeqCst) > 0 {
+            self.serve(&mut self.lines(), Instant::now());
+        }
     }
 
     /// How many wait.
@@ -142,7 +155,9 @@ impl Gate {
         {
             return Fit::NotThis;
         }
-        if self.free.fetch_update(SeqCst, SeqCst, |free| free.checked_sub(amount)).is_err() {
+        let most = self.most.load(SeqCst);
+        let more = |inside: u64| inside.checked_add(amount).filter(|sum| *sum <= most);
+        if self.inside.fetch_update(SeqCst, SeqCst, more).is_err() {
             if let Some(inside) = self.share_of(key) {
                 inside.fetch_sub(amount, SeqCst);
             }
@@ -155,7 +170,7 @@ impl Gate {
         if let Some(inside) = self.share_of(key) {
             inside.fetch_sub(amount, SeqCst);
         }
-        self.free.fetch_add(amount, SeqCst);
+        self.inside.fetch_sub(amount, SeqCst);
     }
 
     fn leave(&self, key: u64, amount: u64) {

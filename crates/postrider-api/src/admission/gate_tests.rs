@@ -66,6 +66,23 @@ async fn what_was_reserved_too_much_serves_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gate_that_is_made_wider_serves_who_waits_and_a_narrower_one_lets_nobody_in() {
+    let gate = gate(4, 4);
+    let passes = [gate.enter(1, 1).await.unwrap(), gate.enter(1, 1).await.unwrap()];
+    gate.set_most(1);
+    assert!(gate.enter(1, 1).await.is_err());
+    let widening = async {
+        tokio::time::sleep(PATIENCE / 2).await;
+        gate.set_most(3);
+    };
+    let (third, ()) = tokio::join!(gate.enter(1, 1), widening);
+    assert!(third.is_ok());
+    assert_eq!((gate.inside(), gate.most(), gate.waiting()), (3, 3, 0));
+    drop((passes, third));
+    assert_eq!(gate.inside(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waiter_that_goes_away_gives_its_turn_to_the_next() {
     let gate = gate(1, 1);
     let first = gate.enter(1, 1).await.unwrap();

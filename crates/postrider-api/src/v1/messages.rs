@@ -92,8 +92,10 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<(StatusCode, Json<MessageOut>), ApiError> {
     let with_content = history::with_content(&query)?;
-    let (body, _turn) =
-        state.admission.publish(&*state.store, &publishing.caller, &publishing.reference, request).await?;
+    let (body, _turn) = state
+        .admission
+        .publish(&*state.store, &*state.pulse, &publishing.caller, &publishing.reference, request)
+        .await?;
     let publication = Publication::read(&body, state.store.clock().now())?;
     let application = match find_application(&state, &publishing.caller, &publishing.reference).await? {
         Some(application) => application,

@@ -49,7 +49,7 @@ struct Engine {
 impl Pulse for Engine {
     fn live(&self) -> Live {
         let since = if self.stalled.load(Ordering::Relaxed) { 3600 } else { 0 };
-        Live { in_flight: 0, since_last_round: Some(Duration::from_secs(since)) }
+        Live { since_last_round: Some(Duration::from_secs(since)), ..Live::default() }
     }
 }
 

@@ -7,13 +7,14 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use postrider_api::{
     ApiState, Config,
-    ports::{Live, Metrics, Pulse},
+    ports::{Live, Metrics, Pulse, Standing},
 };
 use postrider_model::{
     access::{Caller, Scope},
     attempt::{Attempt, Phases, Response},
+    breaker::Breaker,
     environment::EnvironmentId,
-    id::ApplicationId,
+    id::{ApplicationId, EndpointId},
     outcome::Outcome,
     retry::NextStep,
 };
@@ -73,6 +74,10 @@ struct Quiet;
 impl Pulse for Quiet {
     fn live(&self) -> Live {
         Live::default()
+    }
+
+    fn standing(&self, _: EndpointId) -> Option<Standing> {
+        Some(Standing { breaker: Breaker::default(), places: 10, throttled_since: None })
     }
 }
 

@@ -28,6 +28,12 @@ impl Collector for Gates {
         let Some(admission) = self.0.get() else { return Ok(()) };
         let figures = admission.figures();
         for (name, help, unit, value) in [
+            (
+                "postrider_publish_turns",
+                "Publish requests that may be worked on at one time, so that deliveries keep up",
+                None,
+                figures.turns,
+            ),
             ("postrider_publishes_running", "Publish requests that are worked on", None, figures.publishing),
             (
                 "postrider_publishes_waiting",
@@ -70,6 +76,7 @@ mod tests {
         let mut page = String::new();
         text::encode(&mut page, &registry).unwrap();
         for line in [
+            "postrider_publish_turns 128",
             "postrider_publishes_running 0",
             "postrider_publishes_waiting 0",
             "postrider_publish_body_bytes 0",
