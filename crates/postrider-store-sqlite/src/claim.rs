@@ -137,6 +137,8 @@ async fn read_ahead(shared: Arc<Shared>, wanted: Vec<Wanted>, now: Timestamp) ->
         wanted.iter().map(|wanted| (wanted.endpoint, wanted.part)).collect();
     let read = move |connection: &Connection| read_lanes(connection, &wanted, now);
     let result = shared.hot_readers.read(read).await;
+    // A reader sees a commit before it is synced; nothing is sent of what a power cut could still take back.
+    shared.inbox.durable().await;
     let now = shared.clock.now();
     let mut agenda = shared.agenda();
     let result = result.map(|found| {

@@ -10,7 +10,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// What waits for the writer.
 pub(crate) struct Inbox {
@@ -18,8 +18,10 @@ pub(crate) struct Inbox {
     changed: Condvar,
     /// Free places; closed with the inbox.
     places: Semaphore,
-    /// A commit is being synced. Cleared only once memory shows what the commit did.
+    /// A commit is being made durable. Cleared only once memory shows what the commit did.
     syncing: AtomicBool,
+    /// Notified whenever that ends.
+    synced: Notify,
 }
 
 struct State {
@@ -45,6 +47,7 @@ impl Inbox {
             changed: Condvar::new(),
             places: Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS)),
             syncing: AtomicBool::new(false),
+            synced: Notify::new(),
         }
     }
 
@@ -114,19 +117,31 @@ impl Inbox {
         false
     }
 
-    /// Is a commit being synced whose effects memory may not show yet?
+    /// Returns once all that a reader can have seen by now is durable.
+    pub(crate) async fn durable(&self) {
+        let synced = self.synced.notified();
+        tokio::pin!(synced);
+        // Before the look: an end in between must not be missed.
+        synced.as_mut().enable();
+        if self.is_syncing() {
+            synced.await;
+        }
+    }
+
+    /// Is a commit being made durable whose effects memory may not show yet?
     pub(crate) fn is_syncing(&self) -> bool {
         self.syncing.load(Ordering::Acquire)
     }
 
-    /// A commit was handed over to be synced.
+    /// A commit begins, which readers see before it is synced.
     pub(crate) fn sync_began(&self) {
         self.syncing.store(true, Ordering::Release);
     }
 
-    /// It was, and its effects are in memory.
+    /// It is durable and its effects are in memory, or it failed.
     pub(crate) fn sync_ended(&self) {
         self.syncing.store(false, Ordering::Release);
+        self.synced.notify_waiters();
         self.wake(self.state());
     }
 

@@ -257,7 +257,6 @@ impl Writer {
         match self.transact(&mut operations, &mut effects, &mut marks) {
             Ok((changed, since)) => {
                 self.earlier = marks;
-                self.shared.inbox.sync_began();
                 if self.committed.send(Committed { operations, effects, changed, since }).is_err() {
                     // Its operations went with it: whoever waits is told that the store is closing.
                     tracing::error!("the thread that syncs the log is gone");
@@ -318,7 +317,12 @@ impl Writer {
             return Err((unavailable(detail), None));
         }
         let since = Commits::timer();
-        transaction.commit().map_err(sql)?;
+        // Before the commit: whoever reads it must be able to tell that it is not durable yet.
+        shared.inbox.sync_began();
+        if let Err(error) = transaction.commit() {
+            shared.inbox.sync_ended();
+            return Err(sql(error));
+        }
         Ok((self.connection.total_changes() > before, since))
     }
 }
