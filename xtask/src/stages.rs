@@ -94,6 +94,7 @@ fn deny(root: &Path) -> Tally {
 
 fn workspace(root: &Path) -> Result<Tally> {
     tools::curl(root)?;
+    tools::postgresql(root)?;
     let mut tally = Tally::default();
     let ok = reading(&mut command(root, "cargo", ["test", "--workspace", "--no-fail-fast"]), |line| {
         tally += Tally::from_line(line);

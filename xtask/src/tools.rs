@@ -37,15 +37,22 @@ const NODE: Need = Need {
     packages: &["nodejs", "npm"],
     by_hand: "https://nodejs.org/en/download; the packages of Debian 12 and earlier are too old",
 };
+/// Not the server of the machine, if there is one: tests start clusters of their own with these programs.
+const POSTGRESQL: Need = Need {
+    what: "the programs of PostgreSQL, for the store of several nodes",
+    probes: &[&["sh", "-c", "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"]],
+    packages: &["postgresql"],
+    by_hand: "https://www.postgresql.org/download, version 14 or later",
+};
 
 /// Says before anything runs what is missing and will be installed, so that nobody is surprised after ten minutes.
 pub(crate) fn announce(root: &Path) {
-    let missing: Vec<_> = [CURL, PYTHON, NODE].into_iter().filter(|need| !need.there(root)).collect();
+    let missing: Vec<_> = [CURL, PYTHON, NODE, POSTGRESQL].into_iter().filter(|need| !need.there(root)).collect();
     for need in &missing {
         println!("missing: {}; the packages {} will be installed", need.what, need.packages.join(", "));
     }
     if missing.is_empty() {
-        println!("curl, Python and Node.js are there");
+        println!("curl, Python, Node.js and PostgreSQL are there");
     }
     println!("Clients from PyPI, npm and crates.io are installed into target/xtask, which can be deleted.");
 }
@@ -66,6 +73,11 @@ pub(crate) fn component(root: &Path, name: &str, probe: &[&str]) -> Result<()> {
 /// What the examples in the documents call.
 pub(crate) fn curl(root: &Path) -> Result<()> {
     CURL.ensure(root)
+}
+
+/// What the tests of the store of several nodes start clusters with.
+pub(crate) fn postgresql(root: &Path) -> Result<()> {
+    POSTGRESQL.ensure(root)
 }
 
 /// What a client suite needs of the machine: an interpreter and its package installer. The packages themselves are

@@ -5,25 +5,26 @@
 //! The rest is matched again. A batch takes two round trips whatever its size: one to lock and to look, one to write
 //! and commit. What two batches write at the same time (one key, one event id) fails the later one, which looks again.
 
+mod look;
 mod write;
 
+#[cfg(test)]
+pub(crate) use look::{EVENT_IDS, KEYS, VERSIONS};
 pub(crate) use write::{PENDING, PendingColumns};
 
 use crate::{
     Shared,
     agenda::Handed,
-    connection::{Connection, Own},
+    connection::{Connection, Own, Use},
     failure::{Failure, Refusal, unavailable},
     health::Commits,
     idempotency::Kind,
     message_rows,
     queue::answered,
-    schema::lock,
     snapshots,
-    values::{at, count, id_at, id_of, key},
-    work::config_lock,
+    values::id_of,
 };
-use futures_util::{FutureExt as _, future};
+use futures_util::FutureExt as _;
 use postrider_model::{
     application::Uid,
     delivery::Trigger,
@@ -36,12 +37,7 @@ use postrider_store::{
     messages::{Accepted, Audience, NewMessage},
     snapshot::{Snapshot, first_delivery},
 };
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 /// How often a message is matched anew while somebody changes its application's configuration.
 const ROUNDS: usize = 30;
@@ -171,7 +167,7 @@ fn matching(snapshot: &Snapshot, message: &NewMessage, server_age: u64) -> Resul
 
 /// Commits batch after batch until the store closes.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut own = Own::new(shared.address.clone(), true);
+    let mut own = Own::new(shared.address.clone(), Use::Commits);
     while let Some(groups) = shared.accepting.next().await {
         let items: Vec<&Matched> = groups.iter().flat_map(|(group, _)| group).collect();
         let mut answers = Vec::with_capacity(items.len());
@@ -235,68 +231,6 @@ async fn commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Vec<Answe
     vec![Answer::Refused(WriteError::Store(error)); items.len()]
 }
 
-/// What the database knows before a batch is written.
-struct Known {
-    versions: HashMap<ApplicationId, u64>,
-    /// By environment and key: the message that a request made, and whether that is too long ago.
-    keys: HashMap<(String, Vec<u8>), (i16, Vec<u8>, bool)>,
-    event_ids: HashSet<(ApplicationId, String)>,
-}
-
-const LOCK: &str = "SELECT pg_advisory_xact_lock_shared($1, one) FROM unnest($2::int[]) AS one";
-const VERSIONS: &str =
-    "SELECT id, config_version FROM application WHERE id = ANY ($1) AND deleted_at IS NULL";
-const KEYS: &str = "SELECT environment, digest, kind, created, expires_at <= $3
-     FROM unnest($1::text[], $2::bytea[]) AS wanted (environment, digest) JOIN idempotency USING (environment, digest)";
-const EVENT_IDS: &str = "SELECT application, event_id
-     FROM unnest($1::bytea[], $2::text[]) AS wanted (application, event_id) JOIN event_id USING (application, event_id)";
-
-/// Begins the transaction, takes the locks and looks, in one round trip.
-async fn look(connection: &Connection, items: &[&Matched], now: Timestamp) -> Result<Known, Failure> {
-    let (lock_shared, versions) = (connection.prepare(LOCK).await?, connection.prepare(VERSIONS).await?);
-    let (keys, event_ids) = (connection.prepare(KEYS).await?, connection.prepare(EVENT_IDS).await?);
-    let applications: BTreeSet<ApplicationId> =
-        items.iter().map(|item| item.message.scope.application).collect();
-    let ids: Vec<&[u8]> = applications.iter().map(key).collect();
-    let locks: BTreeSet<i32> = applications.iter().copied().map(config_lock).collect();
-    let locks: Vec<i32> = locks.into_iter().collect();
-    let keyed = items.iter().filter_map(|item| Some((&item.message, item.message.idempotency.as_ref()?)));
-    let (environments, digests): (Vec<&str>, Vec<&[u8]>) =
-        keyed.map(|(message, key)| (message.scope.environment.as_str(), &key.digest[..])).unzip();
-    let named = items.iter().filter_map(|item| Some((&item.message, item.message.event_id.as_ref()?)));
-    let (owners, names): (Vec<&[u8]>, Vec<&str>) =
-        named.map(|(message, name)| (key(&message.scope.application), name.as_str())).unzip();
-    let client = connection.client();
-    let time = now.as_micros();
-    let lock_values: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&lock::CONFIG, &locks];
-    let version_values: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&ids];
-    let key_values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&environments, &digests, &time];
-    let name_values: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&owners, &names];
-    let asked = future::join5(
-        client.batch_execute("BEGIN"),
-        client.query(&lock_shared, &lock_values),
-        client.query(&versions, &version_values),
-        async { if digests.is_empty() { Ok(Vec::new()) } else { client.query(&keys, &key_values).await } },
-        async {
-            if names.is_empty() { Ok(Vec::new()) } else { client.query(&event_ids, &name_values).await }
-        },
-    );
-    let (begun, locked, versions, keys, event_ids) = connection.timed(asked.map(Ok)).await?;
-    begun?;
-    locked?;
-    let mut known = Known { versions: HashMap::new(), keys: HashMap::new(), event_ids: HashSet::new() };
-    for row in versions? {
-        known.versions.insert(id_at(&row, 0)?, count(at(&row, 1)?));
-    }
-    for row in keys? {
-        known.keys.insert((at(&row, 0)?, at(&row, 1)?), (at(&row, 2)?, at(&row, 3)?, at(&row, 4)?));
-    }
-    for row in event_ids? {
-        known.event_ids.insert((id_at(&row, 0)?, at(&row, 1)?));
-    }
-    Ok(known)
-}
-
 /// What is to be done with an item.
 enum Plan {
     Write(Message),
@@ -308,7 +242,7 @@ enum Plan {
     Refused(WriteError),
 }
 
-fn plan(shared: &Shared, items: &[&Matched], known: &mut Known, now: Timestamp) -> Vec<Plan> {
+fn plan(shared: &Shared, items: &[&Matched], known: &mut look::Known, now: Timestamp) -> Vec<Plan> {
     let retention = Duration::from_secs(shared.config.payload_retention_seconds);
     let mut plans = Vec::with_capacity(items.len());
     let mut keys: HashMap<(&str, [u8; 32]), usize> = HashMap::new();
@@ -318,8 +252,8 @@ fn plan(shared: &Shared, items: &[&Matched], known: &mut Known, now: Timestamp) 
         // A repeated key is looked at before anything else, so that a replay is no conflict.
         if let Some(key) = key {
             let stored = known.keys.get(&(key.0.to_owned(), key.1.to_vec()));
-            let made = stored.filter(|(kind, _, expired)| *kind == Kind::Message as i16 && !expired);
-            if let Some(Ok(id)) = made.map(|(_, created, _)| id_of(created)) {
+            let made = stored.filter(|made| made.kind == Kind::Message as i16 && !made.expired);
+            if let Some(Ok(id)) = made.map(|made| id_of(&made.created)) {
                 plans.push(Plan::Replay(id));
                 continue;
             }
@@ -357,14 +291,14 @@ fn plan(shared: &Shared, items: &[&Matched], known: &mut Known, now: Timestamp) 
 }
 
 /// Is the event id free? Then it is not any more.
-fn takes_name(known: &mut Known, application: ApplicationId, event_id: Option<&Uid>) -> bool {
+fn takes_name(known: &mut look::Known, application: ApplicationId, event_id: Option<&Uid>) -> bool {
     event_id.is_none_or(|event_id| known.event_ids.insert((application, event_id.as_str().to_owned())))
 }
 
 async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Result<Vec<Answer>, Failure> {
     let connection = own.get().await?;
     let now = shared.clock.now();
-    let mut known = look(connection, items, now).await?;
+    let mut known = look::look(connection, items, now).await?;
     let plans = plan(shared, items, &mut known, now);
     let deliveries = deliveries(items, &plans, now);
     let begun = Commits::timer();

@@ -45,12 +45,14 @@ pub(crate) const DUE: &str = "WITH wanted AS (SELECT * FROM unnest($1::smallint[
      sized AS (SELECT due.*, message.content_type, message.created_at, message.id AS found,
             row_number() OVER (PARTITION BY place ORDER BY due_at, message) AS within,
             sum(octet_length(message.payload)) OVER (ORDER BY place, due_at, message) AS bytes
-        FROM due LEFT JOIN message ON message.id = due.message)
+        FROM due LEFT JOIN LATERAL (SELECT id, content_type, created_at, payload FROM message
+            WHERE message.id = due.message LIMIT 1) AS message ON true)
      SELECT sized.place, sized.message, sized.generation, sized.attempts, sized.cause, sized.deaths, sized.due_at,
         sized.deadline_at, sized.content_type, COALESCE(sized.created_at, 0), application.id, application.environment,
         sized.bytes <= $6 OR sized.within = 1 OR sized.bytes IS NULL,
         (SELECT payload FROM message WHERE message.id = sized.found AND (sized.bytes <= $6 OR sized.within = 1))
-     FROM sized JOIN application ON application.id = sized.application
+     FROM sized CROSS JOIN LATERAL (SELECT id, environment FROM application
+        WHERE application.id = sized.application LIMIT 1) AS application
      ORDER BY sized.place, sized.due_at, sized.message";
 /// When lanes have something due next.
 pub(crate) const NEXT_DUE: &str = "SELECT wanted.place, (SELECT min(due_at) FROM pending

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `postgres://user:password@host:port/database`. Not part of this section: it decides which store is used.
-    #[serde(skip)]
-    pub url: SecretString,
+    /// `postgres://user:password@host:port/database?sslmode=verify-full`: the database that all nodes share. When it is
+    /// set, nothing is kept in the data directory but who this node is. `--database-url` and `POSTRIDER_DATABASE_URL` set
+    /// it too.
+    pub url: Option<Masked>,
     /// Where this node keeps who it is, so that a restart goes on with its own work at once; `None` makes it a new node
     /// at each start. Not part of the file: the server's own setting counts.
     #[serde(skip)]
@@ -39,6 +40,9 @@ pub struct Config {
     pub poll_milliseconds: u64,
     /// Open a database that may forget what it has committed (`fsync`, `full_page_writes` or `synchronous_commit` off).
     pub dangerous_accept_data_loss: bool,
+    /// Whether this process serves endpoints; commands that only read and write do not. Not part of the file.
+    #[serde(skip)]
+    pub serves: bool,
     /// Longest time of an attempt, in seconds; none begins when the lease may end before it. Not part of the file: it
     /// follows from the engine's settings.
     #[serde(skip)]
@@ -52,7 +56,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            url: SecretString::default(),
+            url: None,
             data_dir: None,
             connections: 6,
             commits: 2,
@@ -65,8 +69,44 @@ impl Default for Config {
             listen: true,
             poll_milliseconds: 500,
             dangerous_accept_data_loss: false,
+            serves: true,
             attempt_seconds: 20,
             delivery_deadline_seconds: RetryPolicy::default().deadline().as_secs(),
         }
+    }
+}
+
+impl Config {
+    /// The URL; empty when none is set.
+    pub(crate) fn url(&self) -> SecretString {
+        self.url.as_ref().map(|url| url.0.clone()).unwrap_or_default()
+    }
+}
+
+/// A setting that holds a password: read from the file, shown as `[secret]`.
+#[derive(Clone)]
+pub struct Masked(SecretString);
+
+impl From<String> for Masked {
+    fn from(text: String) -> Self {
+        Self(SecretString::from(text))
+    }
+}
+
+impl std::fmt::Debug for Masked {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("[secret]")
+    }
+}
+
+impl Serialize for Masked {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("[secret]")
+    }
+}
+
+impl<'de> Deserialize<'de> for Masked {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
     }
 }

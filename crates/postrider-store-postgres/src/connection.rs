@@ -34,6 +34,28 @@ const STATEMENTS: usize = 256;
 /// The values of a statement.
 pub(crate) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Everything but commits of messages and results: each statement is planned for the tables as they are.
+    Reading,
+    /// Commits of messages and results. Their plans are made once: a table that was empty then may hold millions a minute
+    /// later, so that their statements leave the planner no choice but to go along an index, item by item.
+    Commits,
+    /// Hints and notes: their commits need not wait for the disk.
+    Notes,
+}
+
+impl Use {
+    fn settings(self) -> &'static str {
+        match self {
+            Self::Reading => "SET plan_cache_mode = force_custom_plan;",
+            Self::Commits => "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;",
+            Self::Notes => "SET synchronous_commit = off;",
+        }
+    }
+}
+
 /// A connection.
 pub(crate) struct Connection {
     client: Client,
@@ -43,12 +65,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects, for callers of the contract.
-    pub(crate) async fn open(address: &Address, durable: bool) -> Result<Self, Failure> {
-        Self::first(address, durable).await.map_err(|error| unavailable(error.to_string()).into())
+    pub(crate) async fn open(address: &Address, purpose: Use) -> Result<Self, Failure> {
+        Self::first(address, purpose).await.map_err(|error| unavailable(error.to_string()).into())
     }
 
-    /// Connects, with the reasons for an operator. Without `durable`, commits do not wait for the disk.
-    pub(crate) async fn first(address: &Address, durable: bool) -> Result<Self, OpenError> {
+    /// Connects, with the reasons for an operator.
+    pub(crate) async fn first(address: &Address, purpose: Use) -> Result<Self, OpenError> {
         let refused = |error| OpenError::of_connecting(address.shown(), &error);
         let (client, connection) = address.connect().await.map_err(refused)?;
         tokio::spawn(async move {
@@ -56,10 +78,10 @@ impl Connection {
                 tracing::debug!(%error, "a connection to the database ended");
             }
         });
-        let commit = if durable { "" } else { "SET synchronous_commit = off;" };
+        let of_use = purpose.settings();
         let timeout = STATEMENT_TIME.as_millis();
         let settings = format!(
-            "SET search_path = postrider; SET statement_timeout = {timeout}; SET client_min_messages = error; {commit}"
+            "SET search_path = postrider; SET statement_timeout = {timeout}; SET client_min_messages = error; SET jit = off; {of_use}"
         );
         client.batch_execute(&settings).await.map_err(refused)?;
         Ok(Self { client, statements: Mutex::default(), broken: AtomicBool::new(false) })
@@ -141,6 +163,7 @@ impl Connection {
 /// A bounded number of connections for whoever needs one.
 pub(crate) struct Pool {
     address: Address,
+    purpose: Use,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
 }
@@ -156,8 +179,13 @@ pub(crate) struct Lent {
 
 impl Pool {
     /// Of at most `most` connections.
-    pub(crate) fn new(address: Address, most: usize) -> Arc<Self> {
-        Arc::new(Self { address, idle: Mutex::default(), permits: Arc::new(Semaphore::new(most.max(1))) })
+    pub(crate) fn new(address: Address, most: usize, purpose: Use) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            purpose,
+            idle: Mutex::default(),
+            permits: Arc::new(Semaphore::new(most.max(1))),
+        })
     }
 
     /// A connection, waited for when all are lent.
@@ -176,7 +204,7 @@ impl Pool {
         };
         let connection = match idle {
             Some(idle) => idle,
-            None => Connection::open(&self.address, true).await?,
+            None => Connection::open(&self.address, self.purpose).await?,
         };
         Ok(Lent { connection: Some(connection), pool: Arc::clone(self), clean: true, _permit: permit })
     }
@@ -227,21 +255,21 @@ impl Drop for Lent {
 /// A connection of its own for one task, opened when needed and again after it broke.
 pub(crate) struct Own {
     address: Address,
-    durable: bool,
+    purpose: Use,
     connection: Option<Connection>,
 }
 
 impl Own {
     /// Not connected yet.
-    pub(crate) fn new(address: Address, durable: bool) -> Self {
-        Self { address, durable, connection: None }
+    pub(crate) fn new(address: Address, purpose: Use) -> Self {
+        Self { address, purpose, connection: None }
     }
 
     /// The connection.
     pub(crate) async fn get(&mut self) -> Result<&Connection, Failure> {
         if self.connection.as_ref().is_none_or(Connection::is_broken) {
             self.connection = None;
-            let connection = Connection::open(&self.address, self.durable).await?;
+            let connection = Connection::open(&self.address, self.purpose).await?;
             return Ok(self.connection.insert(connection));
         }
         self.connection

@@ -111,7 +111,7 @@ pub(crate) fn inconsistent<R: Display>(table: &'static str, column: &'static str
 pub(crate) fn of_sql(error: &tokio_postgres::Error) -> StoreError {
     let Some(database) = error.as_db_error() else {
         return if error.is_closed()
-            || std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+            || std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
         {
             unavailable("the connection to the database ended".to_owned())
         } else {

@@ -7,14 +7,14 @@
 use crate::{
     Shared,
     agenda::Part,
-    connection::Own,
+    connection::{Connection, Own, Use},
     failure::Failure,
     identity::{NodeId, parse, show},
-    values::id_of,
+    values::{hex, id_of, key, unhex},
 };
 use postrider_model::{
     delivery::DeliveryId,
-    id::{ApiKeyId, ApplicationId, EndpointId, Kind},
+    id::{ApiKeyId, ApplicationId, EndpointId, Id, Kind},
     time::Timestamp,
 };
 use std::{
@@ -90,20 +90,20 @@ impl Hints {
     /// The configuration at or below an application changed.
     pub(crate) fn changed(&self, application: ApplicationId, _version: u64) {
         self.say(|waiting| {
-            waiting.lines.insert(format!("app {}", hex(&application)));
+            waiting.lines.insert(format!("app {}", word(&application)));
         });
     }
 
     /// An API key was revoked.
     pub(crate) fn revoked(&self, id: ApiKeyId) {
         self.say(|waiting| {
-            waiting.lines.insert(format!("key {}", hex(&id)));
+            waiting.lines.insert(format!("key {}", word(&id)));
         });
     }
 
     /// A delivery of another node's endpoint ended without a result.
     pub(crate) fn ended(&self, delivery: DeliveryId) {
-        let (message, endpoint) = (hex(&delivery.message), hex(&delivery.endpoint));
+        let (message, endpoint) = (word(&delivery.message), word(&delivery.endpoint));
         let line = format!("end {message} {endpoint} {}", delivery.generation);
         self.say(|waiting| {
             waiting.lines.insert(line);
@@ -130,7 +130,7 @@ impl Hints {
         while text.len() < BYTES
             && let Some((endpoint, (application, due, count))) = waiting.work.pop_first()
         {
-            let (application, endpoint) = (hex(&application), hex(&endpoint));
+            let (application, endpoint) = (word(&application), word(&endpoint));
             let _ = write!(text, "\nwork {application} {endpoint} {} {count}", due.as_micros());
         }
         (text.len() > empty).then_some(text)
@@ -143,7 +143,7 @@ impl Hints {
 
 /// Sends wake-ups until the store closes.
 pub(crate) async fn send(shared: Arc<Shared>) {
-    let mut own = Own::new(shared.address.clone(), false);
+    let mut own = Own::new(shared.address.clone(), Use::Notes);
     while !shared.is_closed() {
         let Some(text) = shared.hints.take(&shared.node()) else {
             shared.hints.wake.notified().await;
@@ -160,6 +160,14 @@ pub(crate) async fn send(shared: Arc<Shared>) {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// Sends what waits at once: the last words of a store that closes.
+pub(crate) async fn last_words(shared: &Shared, connection: &Connection) -> Result<(), Failure> {
+    if let Some(text) = shared.hints.take(&shared.node()).filter(|_| shared.config.listen) {
+        connection.query("SELECT pg_notify($1, $2)", &[&CHANNEL, &text]).await?;
+    }
+    Ok(())
 }
 
 async fn notify(own: &mut Own, text: &str) -> Result<(), Failure> {
@@ -249,18 +257,12 @@ fn heard(shared: &Arc<Shared>, text: &str) {
     shared.claimable.notify_one();
 }
 
-fn hex<K: Kind>(id: &postrider_model::id::Id<K>) -> String {
-    id.ksuid().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+fn word<K: Kind>(id: &Id<K>) -> String {
+    hex(key(id))
 }
 
-fn id<K: Kind>(text: &str) -> Option<postrider_model::id::Id<K>> {
-    let digits = text.as_bytes();
-    if digits.len() != 40 {
-        return None;
-    }
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes: Vec<u8> = digits.chunks(2).map(byte).collect::<Option<_>>()?;
-    id_of(&bytes).ok()
+fn id<K: Kind>(word: &str) -> Option<Id<K>> {
+    id_of(&unhex(word)?).ok()
 }
 
 /// A line of a wake-up; `None` for what a later release says.
@@ -291,8 +293,8 @@ mod tests {
     use super::*;
     use postrider_model::id::Ksuid;
 
-    fn some<K: Kind>(byte: u8) -> postrider_model::id::Id<K> {
-        postrider_model::id::Id::new(Ksuid::from_bytes([byte; 20]))
+    fn some<K: Kind>(byte: u8) -> Id<K> {
+        Id::new(Ksuid::from_bytes([byte; 20]))
     }
 
     fn heard(hints: &Hints) -> Vec<Heard> {

@@ -3,7 +3,10 @@
 //! While a process lives it holds a lock on the file: whoever gets the lock knows that the process of the start before
 //! has ended, and may go on with its work at once. Without a data directory every start is a stranger.
 
-use crate::OpenError;
+use crate::{
+    OpenError,
+    values::{hex, unhex},
+};
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{self, File},
@@ -68,19 +71,12 @@ impl Identity {
 
 /// An id as text.
 pub(crate) fn show(node: &NodeId) -> String {
-    node.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(node)
 }
 
 /// An id of its text.
 pub(crate) fn parse(text: &str) -> Option<NodeId> {
-    if text.len() != 32 || !text.is_ascii() {
-        return None;
-    }
-    let mut node = NodeId::default();
-    for (place, byte) in node.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
-    }
-    Some(node)
+    unhex(text)?.try_into().ok()
 }
 
 #[cfg(test)]

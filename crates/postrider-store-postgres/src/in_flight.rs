@@ -5,7 +5,11 @@
 //! note, and that death is not counted. Rows hold the notes of one write; a row goes when its last attempt ended. Notes
 //! of recorded attempts may stay beside younger ones in the same row: the delivery's count of attempts tells.
 
-use crate::{address::Address, connection::Own, failure::Failure};
+use crate::{
+    address::Address,
+    connection::{Own, Use},
+    failure::Failure,
+};
 use postrider_model::{
     delivery::DeliveryId,
     id::{EndpointId, Ksuid, MessageId},
@@ -131,7 +135,7 @@ impl InFlight {
 
     /// Writes notes as they come, for as long as the task lives.
     pub(crate) async fn run(self: Arc<Self>, address: Address, node: impl Fn() -> Vec<u8>) {
-        let mut own = Own::new(address, false);
+        let mut own = Own::new(address, Use::Notes);
         loop {
             let write = self.state().take();
             let Some(write) = write else {

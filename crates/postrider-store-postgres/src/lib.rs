@@ -46,6 +46,8 @@ mod memory;
 mod message_rows;
 mod messages;
 mod open_error;
+#[cfg(test)]
+mod plans;
 mod progress;
 mod queue;
 mod recent;
@@ -62,12 +64,12 @@ pub mod testing;
 mod values;
 mod work;
 
-pub use config::Config;
+pub use config::{Config, Masked};
 pub use open_error::OpenError;
 
 use address::Address;
 use agenda::{Agenda, Handed};
-use connection::{Connection, Pool};
+use connection::{Connection, Pool, Use};
 use identity::Identity;
 use in_flight::InFlight;
 use keeper::Keeper;
@@ -84,6 +86,9 @@ use tokio::{sync::Notify, task::JoinSet};
 /// Connections that read for claims and snapshots alone: lists over a long history must not keep deliveries and
 /// publishers waiting.
 const HOT_READERS: usize = 2;
+
+/// How long an orderly end waits for the notes of begun attempts.
+const NOTES_TIME: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What all parts of an open store share.
 pub(crate) struct Shared {
@@ -185,7 +190,7 @@ fn new_agenda(config: &Config) -> Agenda {
 /// Brings the schema of a database up to date without serving it.
 #[cfg(feature = "testing")]
 pub(crate) async fn migrate_only(config: &Config, keyring: &Keyring) -> Result<(), OpenError> {
-    let connection = Connection::first(&Address::parse(&config.url)?, true).await?;
+    let connection = Connection::first(&Address::parse(&config.url())?, Use::Reading).await?;
     schema::open(&connection, config, keyring, Clock::default().now()).await
 }
 
@@ -206,13 +211,13 @@ impl PostgresStore {
     /// Opens the database, brings its schema up to date, goes on with the work of an earlier start in the same data
     /// directory, and takes this node's share of the work.
     pub async fn open(config: Config, keyring: Keyring) -> Result<Arc<Self>, OpenError> {
-        let address = Address::parse(&config.url)?;
-        let identity = Identity::take(config.data_dir.as_deref())?;
+        let address = Address::parse(&config.url())?;
+        let identity = Identity::take(config.data_dir.as_deref().filter(|_| config.serves))?;
         let before = identity.before;
-        let connection = Connection::first(&address, true).await?;
+        let connection = Connection::first(&address, Use::Reading).await?;
         let shared = Arc::new(Shared {
-            pool: Pool::new(address.clone(), config.connections),
-            hot_pool: Pool::new(address.clone(), HOT_READERS),
+            pool: Pool::new(address.clone(), config.connections, Use::Reading),
+            hot_pool: Pool::new(address.clone(), HOT_READERS, Use::Reading),
             accepting: Queue::new(config.write_queue, config.batch),
             recording: Queue::new(config.write_queue, config.batch),
             memory: memory::Memory::new(config.cached_endpoints),
@@ -235,13 +240,15 @@ impl PostgresStore {
         });
         clock_sync::compare(&shared, &connection).await?;
         schema::open(&connection, &shared.config, &shared.keyring, shared.clock.now()).await?;
-        if let Some(before) = before {
-            takeover::end(&shared, &connection, before, true).await?;
-        }
-        keeper::register(&shared, &connection).await?;
-        shared.identity(|identity| identity.remember(shared.node()));
-        if let Some(standing) = keeper::renew(&shared, &connection).await? {
-            keeper::balance(&shared, &connection, &standing).await?;
+        if shared.config.serves {
+            if let Some(before) = before {
+                takeover::end(&shared, &connection, before, true).await?;
+            }
+            keeper::register(&shared, &connection).await?;
+            shared.identity(|identity| identity.remember(shared.node()));
+            if let Some(standing) = keeper::renew(&shared, &connection).await? {
+                keeper::balance(&shared, &connection, &standing).await?;
+            }
         }
         let tasks = Mutex::new(Some(Tasks::start(&shared)));
         Ok(Arc::new(Self { shared, tasks }))
@@ -250,7 +257,9 @@ impl PostgresStore {
     /// Waits until the notes of all begun attempts are written, as they are within moments; for tests of what a death
     /// leaves behind.
     pub async fn notes_written(&self) {
-        self.shared.in_flight.settled().await;
+        if !self.shared.is_closed() {
+            self.shared.in_flight.settled().await;
+        }
     }
 
     fn take_tasks(&self) -> Option<Tasks> {
@@ -268,9 +277,11 @@ impl Tasks {
         let node = Arc::clone(shared);
         let notes = Arc::clone(&shared.in_flight).run(shared.address.clone(), move || node.node().to_vec());
         others.spawn(notes);
-        others.spawn(keeper::run(Arc::clone(shared)));
         others.spawn(hints::send(Arc::clone(shared)));
-        others.spawn(hints::hear(Arc::clone(shared)));
+        if shared.config.serves {
+            others.spawn(keeper::run(Arc::clone(shared)));
+            others.spawn(hints::hear(Arc::clone(shared)));
+        }
         Self { workers, others }
     }
 }
@@ -292,11 +303,13 @@ impl Store for PostgresStore {
         shared.accepting.close();
         shared.recording.close();
         while tasks.workers.join_next().await.is_some() {}
+        // What was begun and not recorded is booked below, by its notes.
+        let _ = tokio::time::timeout(NOTES_TIME, shared.in_flight.settled()).await;
         tasks.others.abort_all();
         while tasks.others.join_next().await.is_some() {}
-        let connection = Connection::open(&shared.address, true).await;
+        let connection = Connection::open(&shared.address, Use::Reading).await;
         let retired = match connection {
-            Ok(connection) => shared.retire(&connection).await,
+            Ok(connection) => retire(shared, &connection).await,
             Err(failure) => Err(failure),
         };
         if let Err(failure) = retired {
@@ -311,6 +324,14 @@ impl Store for PostgresStore {
             Ok(())
         });
     }
+}
+
+/// Gives everything back in order: other nodes go on at once.
+async fn retire(shared: &Shared, connection: &Connection) -> Result<(), failure::Failure> {
+    if shared.config.serves {
+        takeover::end(shared, connection, shared.node(), true).await?;
+    }
+    hints::last_words(shared, connection).await
 }
 
 impl Drop for PostgresStore {

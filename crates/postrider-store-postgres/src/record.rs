@@ -3,20 +3,24 @@
 //! The transaction shares the lock of this node's right to write and looks whether it still has it: a node that others
 //! have taken over from changes nothing any more. A batch takes two round trips whatever its size.
 
+mod look;
+mod write;
+
+#[cfg(test)]
+pub(crate) use look::BEFORE;
+pub(crate) use look::Keys;
+
 use crate::{
-    Shared, attempt_rows,
-    connection::{Connection, Own},
+    Shared,
+    connection::{Connection, Own, Use},
     endpoint_rows,
     failure::{Failure, unavailable},
     health::Commits,
-    progress,
     queue::{Item, answered},
-    schema::lock,
-    settled::{self, End},
-    values::{at, code_at, count, id_at, instant_at, key, number, number_at},
-    work::config_lock,
+    settled,
+    values::{at, count, key, number},
 };
-use futures_util::{FutureExt as _, future};
+use futures_util::FutureExt as _;
 use postrider_model::{
     delivery::{DeliveryId, State, Trigger},
     endpoint::{Disabled, DisabledReason},
@@ -29,11 +33,10 @@ use postrider_store::{
     deliveries::{AttemptRecord, Recorded},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::Arc,
 };
-use tokio_postgres::types::ToSql;
 
 /// How often a batch is tried again when it and another transaction waited for each other.
 const TRIES: usize = 4;
@@ -42,12 +45,17 @@ const TRIES: usize = 4;
 pub(crate) type Answer = Result<Recorded, StoreError>;
 
 /// A delivery as it stands before its attempt is recorded.
-#[derive(Debug, Clone, Copy)]
-struct Before {
+#[derive(Debug, Clone)]
+pub(super) struct Before {
     state: State,
     attempts: u32,
     deadline_at: Timestamp,
     trigger: Trigger,
+    deaths: u32,
+    /// `None` when it ended before.
+    application: Option<ApplicationId>,
+    /// Where its row lies, as long as this transaction holds it.
+    place: String,
 }
 
 /// Stores results, each for itself; they share commits with whatever else waits.
@@ -68,7 +76,7 @@ pub(crate) async fn all(shared: &Shared, records: Vec<AttemptRecord>) -> Vec<Ans
 
 /// Commits batch after batch until the store closes.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut own = Own::new(shared.address.clone(), true);
+    let mut own = Own::new(shared.address.clone(), Use::Commits);
     while let Some(items) = shared.recording.next().await {
         let work = AssertUnwindSafe(commit(&shared, &mut own, &items)).catch_unwind();
         let answers = work.await.unwrap_or_else(|_| {
@@ -108,167 +116,36 @@ async fn try_commit(
     records: &[&AttemptRecord],
 ) -> Result<Vec<Recorded>, Failure> {
     let mut answers = vec![Recorded::Superseded; records.len()];
-    let held = held(shared, records);
+    let held = look::held(shared, records);
     if held.is_empty() {
         return Ok(answers);
     }
     let connection = own.get().await?;
-    let gone = gone(connection, records, &held).await?;
+    let gone = look::gone(connection, records, &held).await?;
     let now = shared.clock.now();
-    let Some(mut before) = look(shared, connection, records, &held, &gone).await? else {
+    let Some(mut before) = look::look(shared, connection, records, &held, &gone).await? else {
         connection.run("ROLLBACK").await?;
         shared.fenced();
         return Ok(answers);
     };
-    late(connection, records, &held, &mut before).await?;
+    look::late(connection, records, &held, &mut before).await?;
     let mut changes: Vec<Change<'_>> = held
         .iter()
         .filter_map(|place| {
-            Change::of(*place, records.get(*place)?, before.get(&records[*place].lease.delivery)?, now)
+            let before = before.get(&records[*place].lease.delivery)?;
+            Some(Change::of(*place, records[*place], before, now))
         })
         .collect();
     let manual = manual_successes(&mut changes);
     let begun = Commits::timer();
     let beside = beside(connection, &changes, &manual, &gone, now).await?;
-    write(connection, &changes).await?;
+    write::all(connection, &changes).await?;
     shared.commits.record(begun, changes.len());
     for change in &changes {
         answers[change.place] = Recorded::Stored(change.state);
     }
     after_commit(shared, &changes, beside, now);
     Ok(answers)
-}
-
-/// Places of records whose leases are out, the first of each delivery.
-fn held(shared: &Shared, records: &[&AttemptRecord]) -> Vec<usize> {
-    let agenda = shared.agenda();
-    let mut seen = HashSet::new();
-    let out = |(_, record): &(usize, &&AttemptRecord)| {
-        agenda.holds(&record.lease) && seen.insert(record.lease.delivery)
-    };
-    records.iter().enumerate().filter(out).map(|(place, _)| place).collect()
-}
-
-/// Endpoints that answered that they are gone for good, with their applications.
-async fn gone(
-    connection: &Connection,
-    records: &[&AttemptRecord],
-    held: &[usize],
-) -> Result<BTreeMap<EndpointId, ApplicationId>, Failure> {
-    let gone: BTreeSet<EndpointId> = held
-        .iter()
-        .filter(|place| records[**place].next == NextStep::GiveUp(GiveUp::Gone))
-        .map(|place| records[*place].lease.delivery.endpoint)
-        .collect();
-    if gone.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let ids: Vec<&[u8]> = gone.iter().map(key).collect();
-    let rows = connection.query("SELECT id, application FROM endpoint WHERE id = ANY ($1)", &[&ids]).await?;
-    rows.iter().map(|row| Ok((id_at(row, 0)?, id_at(row, 1)?))).collect()
-}
-
-const LOCK_CONFIG: &str = "SELECT pg_advisory_xact_lock($1, one) FROM unnest($2::int[]) AS one";
-const LOCK_NODE: &str = "SELECT pg_advisory_xact_lock_shared($1, $2)";
-const NODE: &str = "SELECT ended FROM node WHERE id = $1";
-/// Deliveries as they stand, theirs alone until the commit.
-pub(crate) const BEFORE: &str = "SELECT message, endpoint, generation, due_at, attempts, deadline_at, cause
-     FROM unnest($1::bytea[], $2::bytea[], $3::int[]) AS item (message, endpoint, generation)
-     JOIN pending USING (message, endpoint, generation) FOR UPDATE OF pending";
-
-type Standing = HashMap<DeliveryId, Before>;
-
-/// Begins the transaction, takes the locks and looks, in one round trip. `None` when others have taken over.
-async fn look(
-    shared: &Shared,
-    connection: &Connection,
-    records: &[&AttemptRecord],
-    held: &[usize],
-    gone: &BTreeMap<EndpointId, ApplicationId>,
-) -> Result<Option<Standing>, Failure> {
-    let (lock_config, lock_node) =
-        (connection.prepare(LOCK_CONFIG).await?, connection.prepare(LOCK_NODE).await?);
-    let (node, before) = (connection.prepare(NODE).await?, connection.prepare(BEFORE).await?);
-    let locks: BTreeSet<i32> = gone.values().copied().map(config_lock).collect();
-    let locks: Vec<i32> = locks.into_iter().collect();
-    let me = shared.node();
-    let columns = Keys::of(held.iter().map(|place| &records[*place].lease.delivery));
-    let config_values: [&(dyn ToSql + Sync); 2] = [&lock::CONFIG, &locks];
-    let node_lock = crate::keeper::lock_of(&me);
-    let node_values: [&(dyn ToSql + Sync); 2] = [&lock::NODE, &node_lock];
-    let me = &me[..];
-    let me_values: [&(dyn ToSql + Sync); 1] = [&me];
-    let before_values = columns.values();
-    let client = connection.client();
-    let asked = future::join5(
-        client.batch_execute("BEGIN"),
-        async {
-            if locks.is_empty() { Ok(Vec::new()) } else { client.query(&lock_config, &config_values).await }
-        },
-        client.query(&lock_node, &node_values),
-        client.query(&node, &me_values),
-        client.query(&before, &before_values),
-    );
-    let (begun, config, node_locked, node, before) = connection.timed(asked.map(Ok)).await?;
-    begun?;
-    config?;
-    node_locked?;
-    let ended = node?.first().map(|row| at::<bool>(row, 0)).transpose()?;
-    if ended != Some(false) {
-        return Ok(None);
-    }
-    let mut standing = HashMap::new();
-    for row in &before? {
-        let delivery =
-            DeliveryId { message: id_at(row, 0)?, endpoint: id_at(row, 1)?, generation: number_at(row, 2)? };
-        let before = Before {
-            state: State::Pending { next_attempt_at: instant_at(row, 3)? },
-            attempts: number_at(row, 4)?,
-            deadline_at: instant_at(row, 5)?,
-            trigger: Trigger::from_code(code_at(row, 6)?).unwrap_or(Trigger::Scheduled),
-        };
-        standing.insert(delivery, before);
-    }
-    Ok(Some(standing))
-}
-
-/// Adds deliveries that ended meanwhile: their attempts are stored all the same.
-async fn late(
-    connection: &Connection,
-    records: &[&AttemptRecord],
-    held: &[usize],
-    standing: &mut Standing,
-) -> Result<(), Failure> {
-    let missing: Vec<&DeliveryId> = held
-        .iter()
-        .map(|place| &records[*place].lease.delivery)
-        .filter(|delivery| !standing.contains_key(delivery))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let columns = Keys::of(missing.into_iter());
-    let rows = connection
-        .query(
-            "SELECT message, endpoint, generation, state, reason, attempts, cause
-             FROM unnest($1::bytea[], $2::bytea[], $3::int[]) AS item (message, endpoint, generation)
-             JOIN delivery USING (message, endpoint, generation)",
-            &columns.values(),
-        )
-        .await?;
-    for row in &rows {
-        let delivery =
-            DeliveryId { message: id_at(row, 0)?, endpoint: id_at(row, 1)?, generation: number_at(row, 2)? };
-        let at_no_time = Timestamp::default();
-        let before = Before {
-            state: progress::state(code_at(row, 3)?, at(row, 4)?, at_no_time, delivery.message)?,
-            attempts: number_at(row, 5)?,
-            deadline_at: at_no_time,
-            trigger: Trigger::from_code(code_at(row, 6)?).unwrap_or(Trigger::Scheduled),
-        };
-        standing.insert(delivery, before);
-    }
-    Ok(())
 }
 
 /// A record and what it changes.
@@ -279,15 +156,15 @@ struct Change<'a> {
     pending: bool,
     state: State,
     attempts: u32,
-    trigger: Trigger,
+    before: &'a Before,
 }
 
 impl<'a> Change<'a> {
-    fn of(place: usize, record: &'a AttemptRecord, before: &Before, now: Timestamp) -> Option<Self> {
+    fn of(place: usize, record: &'a AttemptRecord, before: &'a Before, now: Timestamp) -> Self {
         let pending = matches!(before.state, State::Pending { .. });
         let state = if pending { after(before, record.next, now) } else { before.state };
         let attempts = before.attempts.max(record.attempt.number);
-        Some(Self { place, record, pending, state, attempts, trigger: before.trigger })
+        Self { place, record, pending, state, attempts, before }
     }
 
     fn delivery(&self) -> DeliveryId {
@@ -325,7 +202,9 @@ fn manual_successes(changes: &mut [Change<'_>]) -> Vec<(MessageId, EndpointId)> 
     let pair = |change: &Change<'_>| (change.delivery().message, change.delivery().endpoint);
     let manual: BTreeSet<_> = changes
         .iter()
-        .filter(|change| change.record.next == NextStep::Delivered && change.trigger == Trigger::Manual)
+        .filter(|change| {
+            change.record.next == NextStep::Delivered && change.before.trigger == Trigger::Manual
+        })
         .map(pair)
         .collect();
     for change in changes.iter_mut() {
@@ -346,26 +225,27 @@ async fn beside(
     now: Timestamp,
 ) -> Result<Beside, Failure> {
     let mut beside = Beside::default();
-    let late: Vec<&Change<'_>> = changes.iter().filter(|change| !change.pending).collect();
-    if !late.is_empty() {
-        let ids: Vec<DeliveryId> = late.iter().map(|change| change.delivery()).collect();
-        let keys = Keys::of(ids.iter());
-        let attempts: Vec<i32> = late.iter().map(|change| number(change.attempts)).collect();
-        let text = "UPDATE delivery SET attempts = greatest(delivery.attempts, item.attempts)
-             FROM unnest($1::bytea[], $2::bytea[], $3::int[], $4::int[]) AS item (message, endpoint, generation, attempts)
-             WHERE delivery.message = item.message AND delivery.endpoint = item.endpoint
-               AND delivery.generation = item.generation";
-        let [messages, endpoints, generations] = keys.values();
-        connection.execute(text, &[messages, endpoints, generations, &attempts]).await?;
+    for change in changes.iter().filter(|change| !change.pending) {
+        let delivery = change.delivery();
+        let text = "UPDATE delivery SET attempts = greatest(attempts, $4)
+             WHERE message = $1 AND endpoint = $2 AND generation = $3";
+        let values = (key(&delivery.message), key(&delivery.endpoint), number(delivery.generation));
+        connection.execute(text, &[&values.0, &values.1, &values.2, &number(change.attempts)]).await?;
     }
     for (endpoint, application) in gone {
         if let Some(version) = disable(connection, *endpoint, *application, now).await? {
             beside.disabled.push((*endpoint, *application, version));
         }
     }
-    if !manual.is_empty() {
-        let own: Vec<DeliveryId> = changes.iter().map(Change::delivery).collect();
-        beside.settled = settled::deliver_all(connection, manual, &own).await?;
+    for (message, endpoint) in manual {
+        let between = |delivery: &DeliveryId| (delivery.message, delivery.endpoint) == (*message, *endpoint);
+        let own: Vec<i32> = changes
+            .iter()
+            .map(Change::delivery)
+            .filter(between)
+            .map(|delivery| number(delivery.generation))
+            .collect();
+        beside.settled.extend(settled::deliver_others(connection, *message, *endpoint, &own).await?);
     }
     Ok(beside)
 }
@@ -387,58 +267,6 @@ async fn disable(
     let text = "UPDATE application SET config_version = nextval('config_version') WHERE id = $1 RETURNING config_version";
     let row = connection.first_row(text, &[&key(&application)]).await?;
     Ok(Some(row.map(|row| at(&row, 0)).transpose()?.map_or(0, count)))
-}
-
-const RETRY: &str = "UPDATE pending SET due_at = item.due_at, attempts = item.attempts, retry = true
-     FROM unnest($1::bytea[], $2::bytea[], $3::int[], $4::bigint[], $5::int[])
-        AS item (message, endpoint, generation, due_at, attempts)
-     WHERE pending.message = item.message AND pending.endpoint = item.endpoint
-       AND pending.generation = item.generation";
-
-/// Writes everything and commits.
-async fn write(connection: &Connection, changes: &[Change<'_>]) -> Result<(), Failure> {
-    let attempts: Vec<_> = changes.iter().map(|change| &change.record.attempt).collect();
-    let statement = connection.prepare(attempt_rows::INSERT).await?;
-    let retried: Vec<(DeliveryId, i64, i32)> = changes
-        .iter()
-        .filter_map(|change| match change.state {
-            State::Pending { next_attempt_at } => {
-                Some((change.delivery(), next_attempt_at.as_micros(), number(change.attempts)))
-            }
-            _ => None,
-        })
-        .collect();
-    let ends: Vec<End> = changes
-        .iter()
-        .filter(|change| change.pending && !matches!(change.state, State::Pending { .. }))
-        .map(|change| End {
-            delivery: change.delivery(),
-            state: change.state,
-            attempts: change.attempts,
-            deaths: 0,
-        })
-        .collect();
-    connection.prepare(RETRY).await?;
-    let retry = async {
-        if retried.is_empty() {
-            return Ok(0);
-        }
-        let keys = Keys::of(retried.iter().map(|(delivery, ..)| delivery));
-        let due: Vec<i64> = retried.iter().map(|(_, due, _)| *due).collect();
-        let counts: Vec<i32> = retried.iter().map(|(.., attempts)| *attempts).collect();
-        let [messages, endpoints, generations] = keys.values();
-        connection.execute(RETRY, &[messages, endpoints, generations, &due, &counts]).await
-    };
-    let (attempts, retried, ended) = future::join3(
-        attempt_rows::insert(connection, &statement, &attempts),
-        retry,
-        settled::end(connection, &ends),
-    )
-    .await;
-    attempts?;
-    retried?;
-    ended?;
-    connection.run("COMMIT").await
 }
 
 fn after_commit(shared: &Arc<Shared>, changes: &[Change<'_>], beside: Beside, now: Timestamp) {
@@ -473,25 +301,33 @@ fn after_commit(shared: &Arc<Shared>, changes: &[Change<'_>], beside: Beside, no
     shared.claimable.notify_one();
 }
 
-/// Columns that name deliveries.
-pub(crate) struct Keys<'a> {
-    messages: Vec<&'a [u8]>,
-    endpoints: Vec<&'a [u8]>,
-    generations: Vec<i32>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
 
-impl<'a> Keys<'a> {
-    pub(crate) fn of(deliveries: impl Iterator<Item = &'a DeliveryId>) -> Self {
-        let mut keys = Self { messages: Vec::new(), endpoints: Vec::new(), generations: Vec::new() };
-        for delivery in deliveries {
-            keys.messages.push(key(&delivery.message));
-            keys.endpoints.push(key(&delivery.endpoint));
-            keys.generations.push(number(delivery.generation));
+    #[test]
+    fn the_deadline_and_the_trigger_bound_what_was_decided() {
+        let at = Timestamp::from_micros;
+        let before = |trigger| Before {
+            state: State::Pending { next_attempt_at: at(0) },
+            attempts: 1,
+            deadline_at: at(10_000_000),
+            trigger,
+            deaths: 0,
+            application: None,
+            place: String::new(),
+        };
+        let retry = |seconds| NextStep::RetryAfter(Duration::from_secs(seconds));
+        for (trigger, next, expected) in [
+            (Trigger::Scheduled, NextStep::Delivered, State::Delivered),
+            (Trigger::Scheduled, NextStep::GiveUp(GiveUp::Gone), State::Failed(GiveUp::Gone)),
+            (Trigger::Scheduled, retry(9), State::Pending { next_attempt_at: at(10_000_000) }),
+            (Trigger::Scheduled, retry(10), State::Failed(GiveUp::Expired)),
+            (Trigger::Manual, retry(1), State::Failed(GiveUp::Exhausted)),
+            (Trigger::Manual, NextStep::Delivered, State::Delivered),
+        ] {
+            assert_eq!(after(&before(trigger), next, at(1_000_000)), expected, "{trigger:?} {next:?}");
         }
-        keys
-    }
-
-    pub(crate) fn values(&self) -> [&(dyn ToSql + Sync); 3] {
-        [&self.messages, &self.endpoints, &self.generations]
     }
 }

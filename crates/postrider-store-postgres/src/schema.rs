@@ -104,7 +104,7 @@ async fn check_server(connection: &Connection, config: &Config) -> Result<(), Op
     }
     refused(format!(
         "the server may forget what it has committed: {settings}; turn these on, or set \
-         `postgres.dangerous_accept_data_loss = true` to lose accepted messages in a crash"
+         `database.dangerous_accept_data_loss = true` to lose accepted messages in a crash"
     ))
 }
 
@@ -251,7 +251,7 @@ mod tests {
     fn a_partition_holds_the_ids_of_its_week() {
         let at = Timestamp::from_micros(1_795_000_000_123_456);
         let id = Ksuid::floor(at);
-        let hex: String = id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = crate::values::hex(id.as_bytes());
         let week = week(at);
         let inner = |text: String| text.trim_matches('\'').trim_start_matches("\\x").to_owned();
         assert!(inner(bound(week)) <= hex && hex < inner(bound(week + 1)), "{hex} in week {week}");

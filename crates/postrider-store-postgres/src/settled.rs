@@ -4,7 +4,6 @@ use crate::{
     connection::Connection,
     failure::Failure,
     progress::{self, code},
-    record::Keys,
     values::{id_at, key, number, number_at},
 };
 use postrider_model::{
@@ -57,31 +56,26 @@ pub(crate) async fn end(connection: &Connection, ends: &[End]) -> Result<Vec<Del
     connection.query(&text, &values).await?.iter().map(read).collect()
 }
 
-/// Settles what is pending between messages and endpoints, but for `own`: the success of manual deliveries.
-pub(crate) async fn deliver_all(
+/// Settles what is pending between a message and an endpoint, but for `own` generations: the success of a manual delivery.
+pub(crate) async fn deliver_others(
     connection: &Connection,
-    pairs: &[(MessageId, EndpointId)],
-    own: &[DeliveryId],
+    message: MessageId,
+    endpoint: EndpointId,
+    own: &[i32],
 ) -> Result<Vec<DeliveryId>, Failure> {
-    let messages: Vec<&[u8]> = pairs.iter().map(|(message, _)| key(message)).collect();
-    let endpoints: Vec<&[u8]> = pairs.iter().map(|(_, endpoint)| key(endpoint)).collect();
     let text = format!(
-        "WITH gone AS (DELETE FROM pending USING unnest($1::bytea[], $2::bytea[]) AS pair (message, endpoint)
-            WHERE pending.message = pair.message AND pending.endpoint = pair.endpoint
-              AND NOT EXISTS (SELECT 1 FROM unnest($4::bytea[], $5::bytea[], $6::int[])
-                    AS own (message, endpoint, generation)
-                 WHERE own.message = pending.message AND own.endpoint = pending.endpoint
-                   AND own.generation = pending.generation)
-            RETURNING pending.message, pending.endpoint, generation, $3::smallint AS state, attempts, deaths, cause,
+        "WITH gone AS (DELETE FROM pending WHERE message = $1 AND endpoint = $2 AND generation <> ALL ($4)
+            RETURNING message, endpoint, generation, $3::smallint AS state, attempts, deaths, cause,
                NULL::text AS reason)
          {KEPT} RETURNING message, endpoint, generation"
     );
     let state = i16::from(code::DELIVERED);
-    let own = Keys::of(own.iter());
-    let [own_messages, own_endpoints, own_generations] = own.values();
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [&messages, &endpoints, &state, own_messages, own_endpoints, own_generations];
-    connection.query(&text, &values).await?.iter().map(read).collect()
+    connection
+        .query(&text, &[&key(&message), &key(&endpoint), &state, &own])
+        .await?
+        .iter()
+        .map(read)
+        .collect()
 }
 
 fn read(row: &Row) -> Result<DeliveryId, Failure> {

@@ -3,7 +3,6 @@
 
 use crate::{Config, OpenError, PostgresStore};
 use postrider_vault::keyring::Keyring;
-use secrecy::SecretString;
 use std::{
     io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -89,8 +88,8 @@ pub struct Place {
 impl Place {
     /// A new one.
     pub async fn new() -> io::Result<Self> {
-        let cluster = Cluster::shared()?;
         static TEMPLATES: tokio::sync::OnceCell<Result<String, String>> = tokio::sync::OnceCell::const_new();
+        let cluster = Cluster::shared()?;
         let template =
             TEMPLATES.get_or_init(|| async { template(cluster).await.map_err(|error| error.to_string()) });
         let template = template.await.as_ref().map_err(|error| io::Error::other(error.clone()))?;
@@ -112,7 +111,7 @@ impl Place {
     /// Settings of a node; each needs a data directory of its own.
     pub fn config(&self, node: &str) -> Config {
         Config {
-            url: SecretString::from(self.url.clone()),
+            url: Some(self.url.clone().into()),
             data_dir: Some(self.folder.path().join(node)),
             // The cluster does not sync: tests of logic need no disk.
             dangerous_accept_data_loss: true,
@@ -176,7 +175,7 @@ async fn template(cluster: &Cluster) -> Result<String, Box<dyn std::error::Error
     let keyring: PathBuf = folder.path().join("keyring.toml");
     Keyring::create(&keyring).map_err(|error| error.0)?;
     let config = Config {
-        url: SecretString::from(with_database(cluster.url(), &name)),
+        url: Some(with_database(cluster.url(), &name).into()),
         dangerous_accept_data_loss: true,
         ..Config::default()
     };

@@ -6,7 +6,7 @@ use postrider_model::{
     time::Timestamp,
 };
 use postrider_store::page::{Order, PageRequest, Window};
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 use tokio_postgres::{Row, types::FromSql};
 
 /// An id as a parameter.
@@ -17,6 +17,21 @@ pub(crate) fn key<K: Kind>(id: &Id<K>) -> &[u8] {
 /// A value in a column.
 pub(crate) fn at<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Failure> {
     Ok(row.try_get(column)?)
+}
+
+/// Bytes as text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Bytes of their text.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    text.as_bytes().chunks(2).map(|pair| if pair.len() == 2 { byte(pair) } else { None }).collect()
 }
 
 /// An id in a column.

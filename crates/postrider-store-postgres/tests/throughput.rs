@@ -32,7 +32,7 @@ async fn messages_per_second_through_accept_claim_and_record() {
     // On a server that syncs: POSTRIDER_TEST_DATABASE_URL names one with other settings.
     let cluster = Cluster::start(&["fsync=on"]).unwrap();
     let place = Place::new().await.unwrap();
-    let url = secrecy::SecretString::from(cluster.url());
+    let url = Some(cluster.url().to_owned().into());
     let config = Config { url, dangerous_accept_data_loss: false, ..place.config("node") };
     let store = PostgresStore::open(config, place.keyring().unwrap()).await.unwrap();
     for endpoints in [1, 10] {
@@ -96,7 +96,7 @@ async fn measure(store: &Arc<PostgresStore>, scope: &postrider_store::endpoints:
         rate(accepted.load(Ordering::Relaxed)),
         rate(recorded),
         rate(commits.commits - before.commits),
-        (commits.total - before.total).as_secs_f64() * 1e6
+        commits.total.saturating_sub(before.total).as_secs_f64() * 1e6
             / u32::try_from(commits.commits - before.commits).map_or(1.0, f64::from),
         store.backlog().await.unwrap().pending,
     );

@@ -1,6 +1,6 @@
 //! Writing accepted messages: what all have in one round trip with the commit, what only some have before it.
 
-use super::{Known, Matched, Plan};
+use super::{Matched, Plan, look::Known};
 use crate::{
     agenda::Handed,
     connection::Connection,
@@ -33,8 +33,8 @@ pub(crate) const PENDING: &str = "INSERT INTO pending (message, endpoint, genera
 const REMEMBER: &str = "INSERT INTO idempotency (environment, digest, kind, created, expires_at)
      SELECT environment, digest, $5, created, expires_at
      FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bigint[]) AS new (environment, digest, created, expires_at)";
-const FORGET: &str = "DELETE FROM idempotency USING unnest($1::text[], $2::bytea[]) AS old (environment, digest)
-     WHERE idempotency.environment = old.environment AND idempotency.digest = old.digest AND expires_at <= $3";
+/// Whatever lies there by now: only what has expired goes.
+const FORGET: &str = "DELETE FROM idempotency WHERE ctid = ANY ($1::text[]::tid[]) AND expires_at <= $2";
 const NAME: &str = "INSERT INTO event_id (application, event_id, message)
      SELECT * FROM unnest($1::bytea[], $2::text[], $3::bytea[])";
 const EXPIRE: &str =
@@ -118,8 +118,10 @@ async fn beside(
         let created: Vec<&[u8]> = keyed.iter().map(|(_, message, _)| key(&message.id)).collect();
         let until: Vec<i64> =
             keyed.iter().map(|(_, _, key)| now.as_micros() + micros(key.lifetime)).collect();
-        if known.keys.values().any(|(_, _, expired)| *expired) {
-            connection.execute(FORGET, &[&environments, &digests, &now.as_micros()]).await?;
+        let expired: Vec<&str> =
+            known.keys.values().filter(|made| made.expired).map(|made| made.place.as_str()).collect();
+        if !expired.is_empty() {
+            connection.execute(FORGET, &[&expired, &now.as_micros()]).await?;
         }
         let kind = Kind::Message as i16;
         connection.execute(REMEMBER, &[&environments, &digests, &created, &until, &kind]).await?;

@@ -1,0 +1,180 @@
+//! What a node reads of the database to know its work: all that waits in a shard when it comes, and from time to time what
+//! no wake-up told.
+
+use crate::{
+    Shared,
+    agenda::{OnDisk, Part},
+    connection::{Connection, Own},
+    endpoints,
+    failure::Failure,
+    shards::Shards,
+    values::{at, count, id_at, instant_at, key},
+};
+use postrider_model::{
+    id::{ApiKeyId, ApplicationId, EndpointId},
+    time::Timestamp,
+};
+use postrider_store::{StoreError, deliveries::Deferred};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+/// Versions before the last one that are looked at again: what was numbered earlier may have been committed later.
+const OVERLAP: i64 = 200;
+/// Changes that are remembered as seen.
+const SEEN: usize = 2_000;
+/// What waits in some shards: one walk along an index.
+const WAITING: &str =
+    "SELECT waiting.endpoint, endpoint.application, waiting.retry, endpoint.disabled_at IS NOT NULL,
+        endpoint.deleted_at IS NOT NULL, waiting.first_due, waiting.deliveries
+     FROM (SELECT endpoint, retry, min(due_at) AS first_due, count(*) AS deliveries
+           FROM pending WHERE shard = ANY ($1) GROUP BY endpoint, retry) AS waiting
+     JOIN endpoint ON endpoint.id = waiting.endpoint";
+
+/// One endpoint's part of what waits.
+struct Waits {
+    application: ApplicationId,
+    endpoint: EndpointId,
+    part: Part,
+    held: bool,
+    deleted: bool,
+    due: Timestamp,
+    count: u64,
+}
+
+async fn waiting(connection: &Connection, shards: Shards) -> Result<Vec<Waits>, Failure> {
+    let rows = connection.query(WAITING, &[&shards.list()]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Waits {
+                endpoint: id_at(row, 0)?,
+                application: id_at(row, 1)?,
+                part: if at(row, 2)? { Part::Retries } else { Part::First },
+                held: at(row, 3)?,
+                deleted: at(row, 4)?,
+                due: instant_at(row, 5)?,
+                count: count(at(row, 6)?),
+            })
+        })
+        .collect()
+}
+
+/// Brings the work of shards into memory. What a stop left pending of deleted endpoints is cancelled.
+pub(super) async fn load(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    shards: Shards,
+) -> Result<(), Failure> {
+    let waiting = waiting(connection, shards).await?;
+    let now = shared.clock.now();
+    let mut deleted = HashSet::new();
+    {
+        let mut agenda = shared.agenda();
+        for waits in waiting {
+            let Waits { application, endpoint, part, held, due, count, .. } = waits;
+            if waits.deleted {
+                deleted.insert(endpoint);
+                agenda.counted(count);
+            } else {
+                agenda.add(OnDisk { application, endpoint, part, held, due, count }, now);
+            }
+        }
+    }
+    if !deleted.is_empty() {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move { endpoints::cancel_pending(&shared, deleted.into_iter().collect()).await });
+    }
+    shared.claimable.notify_one();
+    Ok(())
+}
+
+/// Which changes of configuration were seen.
+#[derive(Default)]
+pub(super) struct Versions {
+    last: i64,
+    seen: HashSet<(ApplicationId, i64)>,
+}
+
+/// Looks at the database for what no wake-up told.
+pub(super) async fn around(
+    shared: &Arc<Shared>,
+    own: &mut Own,
+    versions: &mut Versions,
+) -> Result<(), Failure> {
+    let connection = own.get().await?;
+    let first = versions.last == 0;
+    let text = "SELECT id, config_version FROM application WHERE config_version > $1 ORDER BY config_version DESC LIMIT 1000";
+    let rows = connection.query(text, &[&(versions.last - OVERLAP)]).await?;
+    let mut changed = Vec::new();
+    if versions.seen.len() > SEEN {
+        versions.seen.clear();
+    }
+    for row in &rows {
+        let (application, version) = (id_at(row, 0)?, at(row, 1)?);
+        versions.last = versions.last.max(version);
+        if versions.seen.insert((application, version)) && !first {
+            shared.memory.changed(application);
+            changed.push(application);
+        }
+    }
+    let since = shared.clock.now().minus(Duration::from_mins(1)).as_micros();
+    for row in connection.query("SELECT id FROM api_key WHERE revoked_at >= $1", &[&since]).await? {
+        shared.memory.api_key_changed(id_at::<postrider_model::id::ApiKeyKind>(&row, 0)? as ApiKeyId);
+    }
+    let owned = shared.keeper.owned();
+    let waiting = waiting(connection, owned).await?;
+    let now = shared.clock.now();
+    {
+        let mut agenda = shared.agenda();
+        agenda.count(waiting.iter().map(|waits| waits.count).sum());
+        for waits in waiting.into_iter().filter(|waits| !waits.deleted) {
+            let Waits { application, endpoint, part, held, due, .. } = waits;
+            let held = held || shared.is_leaving(endpoint);
+            agenda.lies_in_database(application, endpoint, part, Some(held), due, now);
+        }
+    }
+    if !changed.is_empty() {
+        endpoints_changed(shared, &changed).await;
+    }
+    shared.claimable.notify_one();
+    Ok(())
+}
+
+/// Another node changed the configuration of these applications: what this one serves of them goes by it.
+pub(crate) async fn endpoints_changed(shared: &Arc<Shared>, applications: &[ApplicationId]) {
+    if let Err(failure) = try_endpoints_changed(shared, applications).await {
+        let error = StoreError::from(failure);
+        tracing::debug!(%error, "a change of configuration could not be read");
+        shared.keeper.look_around();
+    }
+}
+
+async fn try_endpoints_changed(shared: &Arc<Shared>, applications: &[ApplicationId]) -> Result<(), Failure> {
+    let connection = shared.hot_pool.get().await?;
+    let ids: Vec<&[u8]> = applications.iter().map(key).collect();
+    let rows = connection
+        .query(
+            "SELECT id, disabled_at IS NOT NULL, deleted_at IS NOT NULL, updated_at FROM endpoint
+             WHERE application = ANY ($1)",
+            &[&ids],
+        )
+        .await?;
+    let now = shared.clock.now();
+    let recent = now.minus(Duration::from_secs(30));
+    for row in &rows {
+        let endpoint: EndpointId = id_at(row, 0)?;
+        if !shared.owns(endpoint) {
+            continue;
+        }
+        let held = at::<bool>(row, 1)? || shared.is_leaving(endpoint);
+        let mut agenda = shared.agenda();
+        if at(row, 2)? {
+            agenda.drop_lane(endpoint);
+        } else {
+            agenda.hold(endpoint, held, now);
+            if instant_at(row, 3)? >= recent {
+                agenda.defer(Deferred::Endpoint(endpoint), now, now);
+            }
+        }
+    }
+    shared.claimable.notify_one();
+    Ok(())
+}
