@@ -166,9 +166,10 @@ impl Notes {
                 for (number, sector) in mixed.chunks_mut(NOTE).enumerate() {
                     let version = &self.versions[random.random_range(0..self.versions.len())];
                     let at = number * NOTE;
-                    if let Some(part) = version.get(at..at + sector.len()) {
-                        sector.copy_from_slice(part);
-                    }
+                    // The last one may be short.
+                    let part = version.get(at..).unwrap_or_default();
+                    let length = part.len().min(sector.len());
+                    sector[..length].copy_from_slice(&part[..length]);
                 }
                 mixed
             }

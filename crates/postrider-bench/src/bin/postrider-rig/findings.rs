@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 const IN_FLIGHT_PER_ENDPOINT: usize = 100;
 
 /// One life of the server that ended with a kill.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Restart {
     pub(crate) life: u32,
     /// Until it listened.
@@ -20,6 +20,8 @@ pub(crate) struct Restart {
     pub(crate) redelivered: Option<Duration>,
     /// Deliveries whose requests the kill before had cut off.
     pub(crate) in_flight: usize,
+    /// Some of these that had not arrived again by its end.
+    pub(crate) missing: Vec<String>,
     /// Until all of these had arrived again, counted from the start of the process.
     pub(crate) all_redelivered: Option<Duration>,
     /// Until it was killed, counted from the start of the process.
@@ -126,8 +128,10 @@ impl Findings {
         for restart in self.restarts.iter().filter(|restart| !self.orderly && restart.is_incomplete()) {
             let after = restart.all_redelivered.unwrap_or(restart.lived);
             found.push(format!(
-                "life {}: not all {} deliveries in flight came again within {REDELIVERY:?} ({after:?})",
-                restart.life, restart.in_flight
+                "life {}: not all {} deliveries in flight came again within {REDELIVERY:?} ({after:?}): {}",
+                restart.life,
+                restart.in_flight,
+                some(&restart.missing)
             ));
         }
         if !self.stopped_well {
@@ -275,6 +279,7 @@ mod tests {
             start_took: Duration::ZERO,
             redelivered: Some(redelivered).filter(|millis| *millis > 0).map(Duration::from_millis),
             in_flight: 0,
+            missing: vec![],
             all_redelivered: None,
             lived: Duration::from_millis(lived),
         };
@@ -291,6 +296,7 @@ mod tests {
             start_took: Duration::ZERO,
             redelivered: Some(Duration::ZERO),
             in_flight: 3,
+            missing: vec![],
             all_redelivered: all.map(Duration::from_millis),
             lived: Duration::from_millis(lived),
         };

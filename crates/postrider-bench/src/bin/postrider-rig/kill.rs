@@ -83,6 +83,7 @@ fn restart(ledger: &Ledger, node: &Node, life: u32, in_flight: usize) -> Restart
         start_took: node.start_took,
         redelivered: since_start(book.first_redelivery.get(&life)),
         in_flight,
+        missing: book.some_awaited(),
         all_redelivered: since_start(book.all_redelivered.get(&life)),
         lived: node.spawned.elapsed(),
     }

@@ -130,6 +130,11 @@ impl Book {
         !self.awaited.is_empty()
     }
 
+    /// Some of it.
+    pub(crate) fn some_awaited(&self) -> Vec<String> {
+        self.awaited.iter().take(5).map(|(endpoint, id)| format!("{id} to endpoint {endpoint}")).collect()
+    }
+
     /// A message of an earlier life is owed.
     pub(crate) fn owes_from_before(&self) -> bool {
         self.owed

@@ -25,6 +25,8 @@ const STOP: Duration = Duration::from_secs(40);
 /// Bytes of a slot in the store's file of attempts that have begun: a checksum, or zeros when it is free, then the ids of
 /// message and endpoint, then what the rig does not need.
 const SLOT: usize = 512;
+/// Bytes up to the end of the ids.
+const IDS: usize = 44;
 const POLL: Duration = Duration::from_millis(2);
 
 /// Where the server lives between its lives.
@@ -112,7 +114,9 @@ impl Home {
     pub(crate) fn begun(&self, endpoints: &[String]) -> Result<Vec<(u8, String)>> {
         let bytes = fs::read(self.data.join("in_flight")).context("the file of attempts that have begun")?;
         let mut begun = Vec::new();
-        for slot in bytes.chunks_exact(SLOT).filter(|slot| slot[..4] != [0; 4]) {
+        // The last one may be short.
+        let used = |slot: &&[u8]| slot.len() >= IDS && slot[..4] != [0; 4];
+        for slot in bytes.chunks(SLOT).filter(used) {
             let id = |from| Ok::<_, anyhow::Error>(Ksuid::from_bytes(slot[from..from + 20].try_into()?));
             let (message, endpoint) = (MessageId::new(id(4)?), EndpointId::new(id(24)?).to_string());
             let number = endpoints.iter().position(|id| *id == endpoint);

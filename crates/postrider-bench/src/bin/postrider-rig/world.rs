@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 
 /// How long everything may take to arrive at the end.
 const DRAIN: Duration = Duration::from_mins(2);
-/// How long nothing more may arrive until nothing more is expected.
-const QUIET: Duration = Duration::from_secs(1);
+/// How long nothing more may arrive until nothing more is expected: longer than suspects wait after a start.
+const QUIET: Duration = Duration::from_millis(2500);
 const POLL: Duration = Duration::from_millis(5);
 
 /// An application and its endpoints.
