@@ -113,17 +113,13 @@ impl Node {
         world.set_up(None);
         let begun = Instant::now();
         self.engine.drain().await;
-        let most = Duration::from_millis(self.engine_deadline(world)) + Duration::from_secs(5);
+        let most = Duration::from_millis(world.plan.config.total_deadline_ms) + Duration::from_secs(5);
         let in_time = begun.elapsed() <= most || !self.gate.lives();
         self.store.close().await;
         self.gate.kill();
         world.note(Entry::Node("stopped"));
         self.check()?;
         if in_time { Ok(()) } else { Err(format!("a drain took {:?}", begun.elapsed())) }
-    }
-
-    fn engine_deadline(&self, world: &World) -> u64 {
-        world.plan.config.total_deadline_ms
     }
 
     /// Nothing panicked.

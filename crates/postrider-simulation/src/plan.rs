@@ -7,7 +7,7 @@ use crate::{
     receiver::{Behaviour, Script},
 };
 use postrider_engine::Config;
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// What is asked of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,15 @@ pub enum Mode {
 impl Mode {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Safety, Self::Liveness];
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|mode| mode.to_string() == name);
+        found.ok_or_else(|| "there are safety and liveness".to_owned())
+    }
 }
 
 impl fmt::Display for Mode {
@@ -150,11 +159,11 @@ impl Plan {
             in_flight_total: 20,
             in_flight_per_endpoint: 10,
             in_flight_per_quick_endpoint: random.pick(&[10, 20, 100]),
-            in_flight_per_slow_endpoint: random.within(1..=2) as usize,
+            in_flight_per_slow_endpoint: random.pick(&[1, 2]),
             ..Config::default()
         };
         let trouble = Duration::from_secs(30);
-        let burst = random.within(50..=150) as usize;
+        let burst = 50 + random.index(101);
         let every = |step: u64, count: usize| (0..30_000 / step).map(move |at| (at * step, count));
         let publications = |of: &mut dyn Iterator<Item = (u64, usize)>| ApplicationPlan {
             throttle_rate: None,

@@ -128,7 +128,7 @@ impl Driver {
         tasks.spawn(owner::run(Arc::clone(&world), scopes.clone()));
         self.trouble().await?;
         match world.plan.mode {
-            Mode::Safety => self.cut().await,
+            Mode::Safety => self.cut(),
             Mode::Liveness => self.heal(&scopes, tasks).await,
         }
     }
@@ -256,7 +256,7 @@ impl Driver {
     }
 
     /// The end of a safety run: the node dies, the next start books what was under way, and everything must fit.
-    async fn cut(mut self) -> Result<(), String> {
+    fn cut(mut self) -> Result<(), String> {
         self.crash(Duration::ZERO)?;
         self.conclude()
     }

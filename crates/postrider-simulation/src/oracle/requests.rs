@@ -171,7 +171,7 @@ impl Oracle {
         if version != view.health.version {
             let unclear_until = at + 2 * self.limits.deadline + Duration::from_secs(10);
             let Health { slow_since, sent, .. } = std::mem::take(&mut view.health);
-            view.health = Health { version, unclear_until, slow_since, sent, ..Health::default() };
+            view.health = Health { slow_since, version, unclear_until, sent, ..Health::default() };
         }
     }
 
@@ -205,9 +205,12 @@ impl Oracle {
         Ok(())
     }
 
-    /// The clock that rates go by was set.
+    /// The clock was set, by which rates go, and by which what was not heard of for an hour is forgotten.
     pub(crate) fn clock_was_set(&mut self) {
-        self.endpoints.iter_mut().for_each(|view| view.health.sent.clear());
+        for view in &mut self.endpoints {
+            let Health { version, unclear_until, .. } = view.health;
+            view.health = Health { version, unclear_until, ..Health::default() };
+        }
     }
 
     /// I11.
