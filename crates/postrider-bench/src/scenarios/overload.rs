@@ -110,11 +110,11 @@ fn report(settings: &Settings, pairs: &[Pair]) -> ScenarioReport {
         Figure::once(name, Unit::Count, of(value).iter().sum()).judged(reach::NONE)
     };
     let figures = vec![
-        figure("peak: delivered", Unit::PerSecond, |pair| pair.peak),
-        figure("overload: delivered meanwhile", Unit::PerSecond, |pair| pair.goodput)
+        figure("delivered at the peak", Unit::PerSecond, |pair| pair.peak),
+        figure("delivered meanwhile", Unit::PerSecond, |pair| pair.goodput)
             .against("peak", &peaks)
             .judged(reach::OVERLOAD),
-        figure("overload: accepted", Unit::PerSecond, |pair| pair.accepted).against("peak", &peaks),
+        figure("accepted meanwhile", Unit::PerSecond, |pair| pair.accepted).against("peak", &peaks),
         figure("answers of 429 or 503", Unit::Percent, |pair| pair.refused_percent),
         never("of them without Retry-After", |pair| pair.without_retry_after),
         never("connections cut off without an answer", |pair| pair.broken),
