@@ -211,7 +211,12 @@ impl Place {
             Paced::At(at) => {
                 lanes.metrics.throttled.inc();
                 let _waits = Pacing(lanes);
-                lanes.store.clock().sleep_until(at).await;
+                // The second for a clock that is set back meanwhile: the place must not wait until it gets there again.
+                tokio::select! {
+                    biased;
+                    () = lanes.store.clock().sleep_until(at) => {}
+                    () = tokio::time::sleep(at.since(now)) => {}
+                }
                 true
             }
             Paced::Shut(_) => false,

@@ -32,6 +32,11 @@ fn seeds_that_found_something_hold() {
     for (seed, mode, _found) in [
         (18, Mode::Liveness, "deferrals outlived a clock that was set back"),
         (224, Mode::Safety, "a drain gave back what had been sent"),
+        (
+            10_588,
+            Mode::Liveness,
+            "a delivery that waited for its turn at a rate waited for a clock that was set back",
+        ),
         (685, Mode::Safety, "a slow endpoint that closed its breaker got more than a slow one's places"),
     ] {
         hold([seed], mode);

@@ -16,6 +16,7 @@ use postrider_engine::Engine;
 use postrider_model::id::EndpointId;
 use postrider_outbound::{Outbound, resolver::Resolve};
 use postrider_store::Store;
+use postrider_store_postgres::PostgresStore;
 use postrider_store_sqlite::SqliteStore;
 use postrider_vault::keyring::{Keyring, KeyringError};
 use prometheus_client::registry::Registry;
@@ -84,7 +85,7 @@ impl Node {
         let dev = mode == Mode::Dev;
         let transport = Transport::of(&config.server, dev)?;
         let keyring = keyring(&config.server, mode)?;
-        let store = open_store(config, keyring).await?;
+        let store = open_store(config, keyring, true).await?;
         let listener = match Listener::bind(&config.server, transport) {
             Ok(listener) => listener,
             Err(failure) => {
@@ -208,9 +209,13 @@ pub fn keyring(server: &Server, mode: Mode) -> Result<Keyring, Failure> {
     }
 }
 
-/// Opens the database of this configuration under its lock.
-pub async fn open_store(config: &Config, keyring: Keyring) -> Result<Arc<dyn Store>, Failure> {
+/// Opens the database of this configuration: the shared one when its URL is set, else the embedded one under its lock.
+/// `serves`: this process also makes deliveries.
+pub async fn open_store(config: &Config, keyring: Keyring, serves: bool) -> Result<Arc<dyn Store>, Failure> {
     create_data_dir(&config.server.data_dir)?;
+    if config.database.url.is_some() {
+        return open_shared(config, keyring, serves).await;
+    }
     let sqlite = postrider_store_sqlite::Config {
         data_dir: config.server.data_dir.clone(),
         delivery_deadline_seconds: config.delivery.retry_policy().deadline().as_secs(),
@@ -222,6 +227,25 @@ pub async fn open_store(config: &Config, keyring: Keyring) -> Result<Arc<dyn Sto
         Ok(Err(error)) if error.is_temporary() => Err(Failure::other(error.to_string())),
         Ok(Err(error)) => Err(Failure::config(error.to_string())),
         Err(panic) => Err(Failure::other(format!("cannot open the database: {panic}"))),
+    }
+}
+
+async fn open_shared(config: &Config, keyring: Keyring, serves: bool) -> Result<Arc<dyn Store>, Failure> {
+    let delivery = &config.delivery;
+    // With what the engine may take to store the result.
+    let attempt_seconds = delivery.total_deadline_ms.div_ceil(1000) + 3;
+    let database = postrider_store_postgres::Config {
+        data_dir: Some(config.server.data_dir.clone()),
+        serves,
+        attempt_seconds,
+        lease_seconds: config.database.lease_seconds.max(attempt_seconds + 15),
+        delivery_deadline_seconds: delivery.retry_policy().deadline().as_secs(),
+        ..config.database.clone()
+    };
+    match PostgresStore::open(database, keyring).await {
+        Ok(store) => Ok(store),
+        Err(error) if error.is_temporary() => Err(Failure::other(error.to_string())),
+        Err(error) => Err(Failure::config(error.to_string())),
     }
 }
 

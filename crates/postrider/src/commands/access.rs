@@ -94,7 +94,7 @@ async fn call(
     if answers(&socket).await {
         return Administration::Running(Place::Unix(socket)).call(method, path, body).await;
     }
-    let store = node::open_store(&config, existing_keyring(&config)?).await?;
+    let store = node::open_store(&config, existing_keyring(&config)?, false).await?;
     let answer =
         Administration::Here(crate::admin::router(store.clone(), None)).call(method, path, body).await;
     store.close().await;

@@ -12,7 +12,7 @@ struct Source {
     text: &'static str,
 }
 
-const SOURCES: [Source; 8] = [
+const SOURCES: [Source; 9] = [
     Source { section: "server", name: "Server", text: include_str!("server.rs") },
     Source { section: "log", name: "Log", text: include_str!("log.rs") },
     Source { section: "api", name: "Config", text: include_str!("../../../postrider-api/src/config.rs") },
@@ -32,6 +32,11 @@ const SOURCES: [Source; 8] = [
         section: "sqlite",
         name: "Config",
         text: include_str!("../../../postrider-store-sqlite/src/config.rs"),
+    },
+    Source {
+        section: "database",
+        name: "Config",
+        text: include_str!("../../../postrider-store-postgres/src/config.rs"),
     },
 ];
 

@@ -32,6 +32,8 @@ pub struct Config {
     pub outbound: postrider_outbound::Config,
     /// The embedded store.
     pub sqlite: postrider_store_sqlite::Config,
+    /// The database that several nodes share, in place of the embedded store.
+    pub database: postrider_store_postgres::Config,
 }
 
 impl Config {

@@ -43,6 +43,7 @@ fn purpose(section: &str) -> &'static str {
         "delivery.retention" => "how long history is kept",
         "outbound" => "outgoing connections: addresses, DNS, TLS, pools",
         "sqlite" => "the embedded database",
+        "database" => "a PostgreSQL database that several nodes share, in place of the embedded one",
         _ => "",
     }
 }
