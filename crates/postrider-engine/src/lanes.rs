@@ -93,6 +93,7 @@ impl Lanes {
         if state.sweep(now) {
             self.metrics.breakers(state.breakers());
         }
+        state.look_for_stalled(now);
         state.room()
     }
 
@@ -162,7 +163,8 @@ impl Lanes {
 impl Place {
     /// A suspect's turn has come: it runs now.
     pub(crate) fn begin(&mut self) {
-        self.lanes.state().begin(&self.lease, &mut self.ticket);
+        let now = self.lanes.now();
+        self.lanes.state().begin(&self.lease, &mut self.ticket, now);
     }
 
     /// May the delivery be attempted with the configuration of this version? `urgent` is one that somebody waits for.

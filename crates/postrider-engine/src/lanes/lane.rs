@@ -26,6 +26,8 @@ pub(super) struct Lane {
     /// The bound that the store is told, when it is not the usual one.
     pub(super) told: Option<usize>,
     pub(super) slow: bool,
+    /// Its last attempt was quick. A new endpoint has to show that first.
+    pub(super) quick: bool,
     pub(super) breaker: Breaker,
     /// The version of the configuration that the breaker speaks of.
     pub(super) version: u64,
@@ -35,6 +37,8 @@ pub(super) struct Lane {
     cut: u64,
     /// When an attempt last ended.
     touched: Timestamp,
+    /// When it last began to run something.
+    since: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,13 +66,34 @@ impl Lane {
             places: limits.per_endpoint,
             told: None,
             slow: false,
+            quick: false,
             breaker: Breaker::default(),
             version: 0,
             throttle: None,
             throttled: None,
             cut: 0,
             touched: Timestamp::default(),
+            since: Timestamp::default(),
         }
+    }
+
+    /// One more runs.
+    pub(super) fn begins(&mut self, now: Timestamp) {
+        if self.running == 0 {
+            self.since = now;
+        }
+        self.running += 1;
+    }
+
+    /// Do attempts run of which none has ended for so long that it is slow, whenever they end?
+    pub(super) fn is_stalled(&self, limits: &Limits, now: Timestamp) -> bool {
+        !self.slow && self.active() > 0 && now.since(self.touched.max(self.since)) >= limits.slow_after
+    }
+
+    /// It takes long, or did.
+    pub(super) fn is_slow(&mut self, limits: &Limits) {
+        (self.slow, self.quick) = (true, false);
+        self.places = self.places.min(limits.per_slow_endpoint);
     }
 
     /// Attempts that are under way.
@@ -113,11 +138,11 @@ impl Lane {
         // Those whose results are being stored count: the store's bound counts them too, so that a lane whose answers come
         // sooner than its commits would never look full, and stay at ten places for ever.
         let full = self.running >= self.places;
-        self.slow = report.took >= limits.slow_after;
-        if self.slow {
-            self.places = self.places.min(limits.per_slow_endpoint);
+        if report.took >= limits.slow_after {
+            self.is_slow(limits);
             return false;
         }
+        (self.slow, self.quick) = (false, true);
         match report.finding {
             Finding::Trouble(trouble, _) if trouble.is_overload() => {
                 if entered > self.cut {
@@ -175,7 +200,7 @@ impl Lane {
         self.places = self.places.min(limits.per_endpoint);
     }
 
-    /// A new lane would do as well.
+    /// A new lane would do as well, but for having shown that it is quick.
     pub(super) fn is_blank(&self, limits: &Limits, now: Timestamp) -> bool {
         self.is_idle()
             && !self.slow

@@ -27,6 +27,15 @@ const FORGET_AFTER: Duration = Duration::from_hours(1);
 /// What a delivery waits for its turn in its place; what would wait longer is given back. Short: it holds a place and a
 /// payload. Long enough that rates from a hundred messages a second on are kept without giving back.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// A quick endpoint that nothing is heard of for this long has to show anew that it is.
+const QUICK_FOR: Duration = Duration::from_mins(10);
+/// One in so many places is kept for endpoints that are known to be quick: a thousand new ones that all hang take all
+/// others before the first of them is known to be slow.
+const KEPT_SHARE: usize = 4;
+/// How often lanes are looked for that have stalled, once one in [`KEPT_SHARE`] places is taken.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long an endpoint that is not known to be quick waits while only places are free that are kept.
+const KEPT_TURN: Duration = Duration::from_millis(100);
 /// The part of all places in which deliveries may wait for their turn.
 const PACING_SHARE: usize = 4;
 /// How long a slow endpoint waits for one of the places of the slow: at least, and at most.
@@ -52,6 +61,7 @@ pub(super) struct State {
     entered: u64,
     probes: u64,
     swept: Timestamp,
+    looked: Timestamp,
 }
 
 impl State {
@@ -70,6 +80,7 @@ impl State {
             entered: 0,
             probes: 0,
             swept: Timestamp::default(),
+            looked: Timestamp::default(),
         }
     }
 
@@ -98,14 +109,17 @@ impl State {
         if lane.slow && self.slow_running >= limits.total.div_ceil(2) {
             return Entered::Later(now.plus(self.slow_turn()));
         }
+        if !lane.quick && self.leases.len() >= limits.total - limits.total / KEPT_SHARE {
+            return Entered::Later(now.plus(KEPT_TURN));
+        }
         if !self.leases.insert(lease) {
             return Entered::Full;
         }
-        lane.running += 1;
+        lane.begins(now);
         self.slow_running += usize::from(lane.slow);
         self.bytes += bytes;
         self.entered += 1;
-        self.settle(endpoint, now);
+        self.tell_bound(endpoint);
         Entered::In(Ticket { entered: self.entered, bytes, ..Ticket::default() })
     }
 
@@ -121,14 +135,14 @@ impl State {
         Some(Ticket { bytes, ..Ticket::default() })
     }
 
-    pub(super) fn begin(&mut self, lease: &Lease, ticket: &mut Ticket) {
+    pub(super) fn begin(&mut self, lease: &Lease, ticket: &mut Ticket, now: Timestamp) {
         let endpoint = lease.delivery.endpoint;
         if !self.waiting.remove(lease) || !self.leases.insert(*lease) {
             return;
         }
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
             lane.waiting -= 1;
-            lane.running += 1;
+            lane.begins(now);
             self.slow_running += usize::from(lane.slow);
         }
         self.entered += 1;
@@ -257,8 +271,30 @@ impl State {
         let after = lane.breaker;
         self.bytes -= ticket.bytes;
         self.count(before, after);
-        self.settle(endpoint, now);
+        self.settle(endpoint);
         left
+    }
+
+    /// Looks, while places are taken, for lanes that have stalled: they are slow from now on, not only once their attempts
+    /// have run into their deadline.
+    pub(super) fn look_for_stalled(&mut self, now: Timestamp) {
+        let few = self.leases.len() < self.limits.total / KEPT_SHARE;
+        // The last for a clock that was set back.
+        if few || (now.since(self.looked) < LOOK_EVERY && self.looked <= now) {
+            return;
+        }
+        self.looked = now;
+        let limits = self.limits;
+        let mut stalled = Vec::new();
+        for (endpoint, lane) in self.lanes.iter_mut().filter(|(_, lane)| lane.is_stalled(&limits, now)) {
+            lane.is_slow(&limits);
+            self.slow += 1;
+            self.slow_running += lane.running;
+            stalled.push(*endpoint);
+        }
+        for endpoint in stalled {
+            self.tell_bound(endpoint);
+        }
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -310,7 +346,10 @@ impl State {
         }
         self.swept = now;
         let limits = self.limits;
-        self.forget(|lane| lane.is_blank(&limits, now) || lane.is_stale(FORGET_AFTER, now));
+        self.forget(|lane| {
+            let age = if lane.is_blank(&limits, now) { QUICK_FOR } else { FORGET_AFTER };
+            lane.is_stale(age, now)
+        });
         true
     }
 
@@ -370,14 +409,12 @@ impl State {
         };
     }
 
-    /// After something of a lane began or ended to run.
-    fn settle(&mut self, endpoint: EndpointId, now: Timestamp) {
-        self.tell_bound(endpoint);
-        let Some(lane) = self.lanes.get_mut(&endpoint).filter(|lane| lane.is_idle()) else { return };
-        lane.rest(&self.limits);
-        if lane.is_blank(&self.limits, now) {
-            self.lanes.remove(&endpoint);
+    /// After something of a lane ended to run.
+    fn settle(&mut self, endpoint: EndpointId) {
+        if let Some(lane) = self.lanes.get_mut(&endpoint).filter(|lane| lane.is_idle()) {
+            lane.rest(&self.limits);
         }
+        self.tell_bound(endpoint);
     }
 }
 

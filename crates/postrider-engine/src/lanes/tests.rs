@@ -86,6 +86,14 @@ impl Bench {
         self.leave(of, message).was_full || earned
     }
 
+    /// Shows that these endpoints are quick.
+    pub(super) fn show_quick(&mut self, endpoints: impl IntoIterator<Item = u8>) {
+        for of in endpoints {
+            assert!(self.enter(of, u8::MAX));
+            self.finish(of, u8::MAX, Finding::Well, QUICK);
+        }
+    }
+
     fn answer(&mut self, of: u8, message: u8, took: Duration) -> bool {
         self.finish(of, message, Finding::Well, took)
     }
@@ -102,6 +110,7 @@ impl Bench {
 #[test]
 fn room_is_what_does_not_run() {
     let mut lanes = lanes(12);
+    lanes.show_quick([1, 2]);
     assert_eq!(lanes.state.room().total, 12);
     assert_eq!(lanes.fill(1, 10), 10);
     assert_eq!(lanes.fill(2, 1), 1);
@@ -224,7 +233,8 @@ fn a_suspect_that_waits_takes_no_room() {
         (0..30).map(|message| lanes.state.wait(lease(1, message), 1).expect("it waits")).collect();
     assert_eq!(lanes.state.room().total, 10);
     assert_eq!(lanes.bound(1), Some(40), "the store counts their leases");
-    lanes.state.begin(&lease(1, 0), &mut tickets[0]);
+    let now = lanes.now;
+    lanes.state.begin(&lease(1, 0), &mut tickets[0], now);
     assert_eq!((lanes.state.room().total, lanes.bound(1)), (9, Some(39)));
     for (message, ticket) in (0..30).zip(&tickets) {
         lanes.state.leave(&lease(1, message), ticket, lanes.now);
@@ -251,6 +261,7 @@ fn a_slow_endpoint_gets_two_places_and_more_once_it_is_quick_again() {
 #[test]
 fn slow_endpoints_together_never_take_more_than_half() {
     let mut lanes = lanes(20);
+    lanes.show_quick(0..22);
     for endpoint in 0..20 {
         lanes.fill(endpoint, 1);
     }
@@ -262,6 +273,9 @@ fn slow_endpoints_together_never_take_more_than_half() {
     assert_eq!(lanes.fill(21, 10), 10, "a quick one finds room");
     let Entered::Later(until) = lanes.state.enter(lease(19, 50), 1, lanes.now) else { panic!("no room") };
     assert!(until > lanes.now, "the store is not asked for it again and again");
+    for message in 0..5 {
+        lanes.answer(21, message, QUICK);
+    }
     lanes.answer(0, 0, QUICK);
     assert!(lanes.enter(19, 50), "one of them has become quick");
 }
@@ -269,12 +283,16 @@ fn slow_endpoints_together_never_take_more_than_half() {
 #[test]
 fn a_place_is_news_only_when_something_could_have_waited_for_it() {
     let mut lanes = lanes(12);
+    lanes.show_quick([1, 2, 3]);
     lanes.fill(1, 10);
     assert!(lanes.answer(1, 0, QUICK), "its lane was full");
     assert!(!lanes.answer(1, 1, QUICK));
     lanes.fill(2, 4);
     assert!(lanes.answer(2, 0, QUICK), "all places were taken");
     assert!(!lanes.answer(2, 1, QUICK));
+    for message in 2..6 {
+        lanes.answer(1, message, QUICK);
+    }
     lanes.fill(3, 1);
     lanes.answer(3, 0, SLOW);
     lanes.fill(3, 2);
@@ -295,20 +313,57 @@ fn an_end_without_an_attempt_changes_no_judgement() {
 }
 
 #[test]
-fn a_lane_that_is_as_new_is_not_remembered() {
+fn a_lane_is_remembered_while_what_it_has_shown_matters() {
     let mut lanes = lanes(10);
-    lanes.fill(1, 10);
-    for message in 0..10 {
-        lanes.answer(1, message, QUICK);
-    }
-    assert_eq!(lanes.state.remembered(), 0);
+    lanes.show_quick([1]);
+    lanes.now = lanes.now.plus(Duration::from_mins(9));
+    lanes.state.sweep(lanes.now);
+    assert_eq!(lanes.state.remembered(), 1, "it is quick");
+    lanes.now = lanes.now.plus(Duration::from_mins(2));
+    lanes.state.sweep(lanes.now);
+    assert_eq!(lanes.state.remembered(), 0, "ten minutes ago");
     lanes.fill(1, 1);
     lanes.answer(1, 0, SLOW);
-    assert_eq!(lanes.state.remembered(), 1, "it is slow");
     lanes.now = lanes.now.plus(Duration::from_mins(59));
     lanes.state.sweep(lanes.now);
-    assert_eq!(lanes.state.remembered(), 1);
+    assert_eq!(lanes.state.remembered(), 1, "it is slow");
     lanes.now = lanes.now.plus(Duration::from_mins(3));
     lanes.state.sweep(lanes.now);
     assert_eq!(lanes.state.remembered(), 0, "long ago");
+}
+
+/// A thousand tar pits at a message a second each filled all places within two seconds, and the first of them was found to be
+/// slow at its deadline: nobody else was served for fifteen seconds.
+#[test]
+fn new_endpoints_leave_a_quarter_of_the_places_to_those_that_are_known_to_be_quick() {
+    let mut lanes = lanes(20);
+    lanes.show_quick([1]);
+    let entered: usize = (2..30).map(|endpoint| lanes.fill(endpoint, 1)).sum();
+    assert_eq!(entered, 15);
+    let Entered::Later(until) = lanes.state.enter(lease(40, 0), 1, lanes.now) else { panic!("no room") };
+    assert!(until > lanes.now);
+    assert_eq!(lanes.fill(1, 5), 5, "the quick one finds room");
+}
+
+#[test]
+fn endpoints_that_do_not_answer_are_slow_before_their_deadline() {
+    let mut lanes = lanes(20);
+    lanes.show_quick([1]);
+    lanes.fill(1, 1);
+    lanes.fill(2, 10);
+    lanes.now = lanes.now.plus(Duration::from_millis(1900));
+    lanes.answer(1, 0, QUICK);
+    lanes.fill(1, 1);
+    lanes.state.look_for_stalled(lanes.now);
+    assert_eq!(lanes.places(2), 10, "not yet");
+    lanes.now = lanes.now.plus(Duration::from_millis(300));
+    lanes.state.look_for_stalled(lanes.now);
+    assert_eq!((lanes.places(2), lanes.bound(2)), (2, Some(2)));
+    assert_eq!(lanes.places(1), 10, "one that answers meanwhile is not");
+    lanes.state.check();
+    for message in 0..10 {
+        lanes.answer(2, message, QUICK);
+    }
+    assert!(lanes.places(2) > 2, "it was only held up");
+    lanes.state.check();
 }
