@@ -80,8 +80,9 @@ fn acknowledged(world: &World, application: usize, number: usize, accepted: &Acc
         oracle.counts.messages += 1;
         oracle.publications.became(number, message)?;
         let tried_at = oracle.publications.get(number).map(|one| one.tried_at).unwrap_or_default();
+        // Not in the same instant: which of the two was first nobody knows.
         let certain = |view: &crate::oracle::EndpointView| {
-            view.application == application && view.certain_since.is_some_and(|since| since <= tried_at)
+            view.application == application && view.certain_since.is_some_and(|since| since < tried_at)
         };
         let owed = oracle.endpoints.iter().enumerate().filter(|(_, view)| certain(view));
         let owed = owed.map(|(number, _)| number).collect();
