@@ -27,6 +27,11 @@ const RESTART_PAGES: u64 = 16_384;
 /// How often space is looked at, and how long no commit means idle.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The same once nothing was written for [`AT_REST_AFTER`] ticks: a server that nobody uses wakes up rarely.
+const TICK_AT_REST: Duration = Duration::from_secs(5);
+/// See [`TICK_AT_REST`].
+const AT_REST_AFTER: u32 = 10;
+
 /// The state of the write-ahead log.
 #[derive(Debug)]
 pub(crate) struct Wal {
@@ -63,15 +68,18 @@ impl Wal {
 pub(crate) fn run(shared: &Arc<Shared>, connection: &Connection, woken: &Receiver<()>, mut clock: Watch) {
     let mut looked = Instant::now();
     let mut idle_at = 0;
+    let mut idle_for: u32 = 0;
     let mut copied_at = 0;
     while !shared.is_closed() && shared.disk.broken().is_none() {
-        match woken.recv_timeout(TICK) {
+        let at_rest = idle_for >= AT_REST_AFTER && !shared.disk.is_full();
+        match woken.recv_timeout(if at_rest { TICK_AT_REST } else { TICK }) {
             Ok(()) => checkpoint(shared, connection, &mut copied_at),
             Err(RecvTimeoutError::Timeout) => {
                 let commits = shared.commits.count();
                 if commits == idle_at && shared.wal.pages.load(Ordering::Relaxed) > 0 {
                     truncate(shared, connection);
                 }
+                idle_for = if commits == idle_at { idle_for.saturating_add(1) } else { 0 };
                 idle_at = commits;
             }
             Err(RecvTimeoutError::Disconnected) => return,
