@@ -47,7 +47,8 @@ const POSTGRESQL: Need = Need {
 
 /// Says before anything runs what is missing and will be installed, so that nobody is surprised after ten minutes.
 pub(crate) fn announce(root: &Path) {
-    let missing: Vec<_> = [CURL, PYTHON, NODE, POSTGRESQL].into_iter().filter(|need| !need.there(root)).collect();
+    let missing: Vec<_> =
+        [CURL, PYTHON, NODE, POSTGRESQL].into_iter().filter(|need| !need.there(root)).collect();
     for need in &missing {
         println!("missing: {}; the packages {} will be installed", need.what, need.packages.join(", "));
     }

@@ -67,12 +67,14 @@ use in_flight::InFlight;
 use log_sync::Log;
 use postrider_store::{Clock, Ids, Store, StoreError};
 use postrider_vault::keyring::Keyring;
+use rusqlite::Connection;
 use std::{
     fs::File,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::sync_channel,
+        mpsc::{Receiver, sync_channel},
     },
     thread::JoinHandle,
 };
@@ -196,33 +198,7 @@ impl SqliteStore {
             keyring,
         });
         upkeep::look_at_space(&shared);
-        let watcher = Arc::clone(&shared);
-        connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
-            watcher.wal.committed(u64::try_from(pages).unwrap_or(0));
-            Ok(())
-        }))?;
-        let beside = schema::open_checkpointer(&path, &shared.config)?;
-        let log = Log::open(&path, shared.config.disk).map_err(|source| OpenError::Io {
-            what: "open the write-ahead log",
-            path: path.clone(),
-            source,
-        })?;
-        let (committed, to_sync) = sync_channel(1);
-        let writer = Writer::new(connection, Arc::clone(&shared), committed);
-        let (upkeep, syncing) = (Arc::clone(&shared), Arc::clone(&shared));
-        let clock = set_back::Watch::new(&shared, was_ahead);
-        let thread =
-            |name: &str, work: Box<dyn FnOnce() + Send>| {
-                let data_dir = data_dir.clone();
-                std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|source| {
-                    OpenError::Io { what: "start a thread of the store", path: data_dir, source }
-                })
-            };
-        let threads = vec![
-            thread("store-writer", Box::new(move || writer.run()))?,
-            thread("store-sync", Box::new(move || log_sync::run(&syncing, &log, &to_sync)))?,
-            thread("store-upkeep", Box::new(move || upkeep::run(&upkeep, &beside, &woken, clock)))?,
-        ];
+        let threads = start_threads(&shared, connection, &path, woken, was_ahead)?;
         Ok(Arc::new(Self { shared, threads: Mutex::new(threads), lock: Mutex::new(Some(lock)) }))
     }
 
@@ -286,6 +262,40 @@ impl Drop for SqliteStore {
         join(self.stop());
         self.unlock();
     }
+}
+
+/// Starts those who work beside the callers: the writer, who makes its commits durable, and the upkeep.
+fn start_threads(
+    shared: &Arc<Shared>,
+    mut connection: Connection,
+    path: &Path,
+    woken: Receiver<()>,
+    was_ahead: bool,
+) -> Result<Vec<JoinHandle<()>>, OpenError> {
+    let io = |what: &'static str| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { what, path, source }
+    };
+    let watcher = Arc::clone(shared);
+    connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+        watcher.wal.committed(u64::try_from(pages).unwrap_or(0));
+        Ok(())
+    }))?;
+    let beside = schema::open_checkpointer(path, &shared.config)?;
+    let log = Log::open(path, shared.config.disk).map_err(io("open the write-ahead log"))?;
+    let (committed, to_sync) = sync_channel(1);
+    let writer = Writer::new(connection, Arc::clone(shared), committed);
+    let (upkeep, syncing) = (Arc::clone(shared), Arc::clone(shared));
+    let clock = set_back::Watch::new(shared, was_ahead);
+    let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        started.map_err(io("start a thread of the store"))
+    };
+    Ok(vec![
+        thread("store-writer", Box::new(move || writer.run()))?,
+        thread("store-sync", Box::new(move || log_sync::run(&syncing, &log, &to_sync)))?,
+        thread("store-upkeep", Box::new(move || upkeep::run(&upkeep, &beside, &woken, clock)))?,
+    ])
 }
 
 fn join(threads: Vec<JoinHandle<()>>) {

@@ -101,7 +101,7 @@ pub struct Serve {
     /// Address and port of the API [default: 127.0.0.1:8071]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
-    /// PostgreSQL database that several nodes share, in place of the file [default: POSTRIDER_DATABASE_URL]
+    /// PostgreSQL database that several nodes share, in place of the file [default: `POSTRIDER_DATABASE_URL`]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
 }
