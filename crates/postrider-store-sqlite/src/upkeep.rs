@@ -30,7 +30,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// The same once nothing was written for [`AT_REST_AFTER`] ticks: a server that nobody uses wakes up rarely.
 const TICK_AT_REST: Duration = Duration::from_secs(5);
 /// See [`TICK_AT_REST`].
-const AT_REST_AFTER: u32 = 10;
+const AT_REST_AFTER: u32 = 3;
 
 /// The state of the write-ahead log.
 #[derive(Debug)]
