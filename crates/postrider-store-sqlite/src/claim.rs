@@ -6,7 +6,7 @@
 use crate::{
     Shared,
     agenda::{Found, Handed, Part, Taken, Wanted},
-    failure::Failure,
+    failure::{Failure, unavailable},
     progress::{self, code},
     values::{id_at, instant_at, key},
     writer::{Isolation, Scope},
@@ -54,7 +54,7 @@ pub(crate) const COMPLETE: &str =
 /// See [`Deliveries::claim`](postrider_store::deliveries::Deliveries::claim).
 pub(crate) async fn claim(shared: &Arc<Shared>, room: &Room) -> Result<Claimed, StoreError> {
     if shared.is_closed() {
-        return Err(crate::failure::unavailable("the store is closing".to_owned()));
+        return Err(unavailable("the store is closing".to_owned()));
     }
     // What cannot be recorded must not be sent.
     if room.total == 0 || !shared.disk.can_record() {
@@ -139,6 +139,10 @@ async fn read_ahead(shared: Arc<Shared>, wanted: Vec<Wanted>, now: Timestamp) ->
     let result = shared.hot_readers.read(read).await;
     // A reader sees a commit before it is synced; nothing is sent of what a power cut could still take back.
     shared.inbox.durable().await;
+    let result = match shared.disk.broken() {
+        None => result,
+        Some(detail) => Err(unavailable(detail).into()),
+    };
     let now = shared.clock.now();
     let mut agenda = shared.agenda();
     let result = result.map(|found| {

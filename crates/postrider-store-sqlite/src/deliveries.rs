@@ -50,7 +50,7 @@ impl Deliveries for SqliteStore {
 
     fn started(&self, lease: &Lease, number: u32, url: &str) -> bool {
         let shared = &self.shared;
-        if shared.is_closed() || !shared.agenda().may_start(lease) {
+        if shared.is_closed() || shared.disk.broken().is_some() || !shared.agenda().may_start(lease) {
             return false;
         }
         let begun =

@@ -70,6 +70,7 @@ use postrider_vault::keyring::Keyring;
 use rusqlite::Connection;
 use std::{
     fs::File,
+    io,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -171,6 +172,9 @@ impl SqliteStore {
             in_flight.clear().map_err(io("clear the in-flight file"))?;
         }
         start::cancel_deleted(&connection)?;
+        // What a killed process had committed is read from the page cache: nothing of it is sent or answered before it is durable.
+        let log = Log::open(&path, config.disk).map_err(of_log(&path))?;
+        log.sync().map_err(of_log(&path))?;
         let first_epoch = u64::from(rand::random::<u32>()) << 32;
         let mut agenda = Agenda::new(config.hand_over_bytes, first_epoch);
         start::fill(&mut agenda, &schema::open_reader(&path, &config)?, now)?;
@@ -198,7 +202,7 @@ impl SqliteStore {
             keyring,
         });
         upkeep::look_at_space(&shared);
-        let threads = start_threads(&shared, connection, &path, woken, was_ahead)?;
+        let threads = start_threads(&shared, connection, log, &path, woken, was_ahead)?;
         Ok(Arc::new(Self { shared, threads: Mutex::new(threads), lock: Mutex::new(Some(lock)) }))
     }
 
@@ -264,32 +268,37 @@ impl Drop for SqliteStore {
     }
 }
 
+fn of_log(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { what: "sync the write-ahead log", path, source }
+}
+
 /// Starts those who work beside the callers: the writer, who makes its commits durable, and the upkeep.
 fn start_threads(
     shared: &Arc<Shared>,
     mut connection: Connection,
+    log: Log,
     path: &Path,
     woken: Receiver<()>,
     was_ahead: bool,
 ) -> Result<Vec<JoinHandle<()>>, OpenError> {
-    let io = |what: &'static str| {
-        let path = path.to_owned();
-        move |source| OpenError::Io { what, path, source }
-    };
     let watcher = Arc::clone(shared);
     connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
         watcher.wal.committed(u64::try_from(pages).unwrap_or(0));
         Ok(())
     }))?;
     let beside = schema::open_checkpointer(path, &shared.config)?;
-    let log = Log::open(path, shared.config.disk).map_err(io("open the write-ahead log"))?;
     let (committed, to_sync) = sync_channel(1);
     let writer = Writer::new(connection, Arc::clone(shared), committed);
     let (upkeep, syncing) = (Arc::clone(shared), Arc::clone(shared));
     let clock = set_back::Watch::new(shared, was_ahead);
     let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
         let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-        started.map_err(io("start a thread of the store"))
+        started.map_err(|source| OpenError::Io {
+            what: "start a thread of the store",
+            path: path.to_owned(),
+            source,
+        })
     };
     Ok(vec![
         thread("store-writer", Box::new(move || writer.run()))?,

@@ -52,7 +52,7 @@ impl Log {
     }
 
     /// The directory's entry needs no sync: SQLite makes it durable with the log's header.
-    fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         match self {
             Self::File(file) => file.sync_data(),
             Self::Tested(path, disk) => (disk.sync)(path),

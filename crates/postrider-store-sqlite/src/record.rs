@@ -49,7 +49,7 @@ pub(crate) async fn all(
 
 fn store(work: &mut Scope<'_>, record: &AttemptRecord) -> Result<Recorded, Failure> {
     let (lease, delivery, now) = (record.lease, record.lease.delivery, work.now);
-    if !work.shared.agenda().holds(&lease) || !work.first_record_of(lease) {
+    if !work.shared.agenda().holds(&lease) || work.is_recorded(&lease) {
         return Ok(Recorded::Superseded);
     }
     if settles(record) && delivered(work, record)? {
@@ -105,6 +105,7 @@ fn delivered(work: &Scope<'_>, record: &AttemptRecord) -> Result<bool, Failure> 
 /// Once the result is durable its lease ends, and its slot is free; `pending`: the delivery was until now.
 fn ends(work: &mut Scope<'_>, lease: Lease, pending: bool, next: Option<Timestamp>) {
     let now = work.now;
+    work.recorded(lease);
     work.after_commit(move |shared| {
         let mut agenda = shared.agenda();
         let slot =

@@ -84,9 +84,14 @@ impl Scope<'_> {
             && self.shared.memory.version(application) == version
     }
 
-    /// Marks a lease's result as stored; `false` when there is one already.
-    pub(crate) fn first_record_of(&mut self, lease: Lease) -> bool {
-        !self.earlier.recorded.contains(&lease) && self.marks.recorded.insert(lease)
+    /// Is a result of this lease stored already? An operation that fails after asking has stored none.
+    pub(crate) fn is_recorded(&self, lease: &Lease) -> bool {
+        self.earlier.recorded.contains(lease) || self.marks.recorded.contains(lease)
+    }
+
+    /// A result of this lease is stored.
+    pub(crate) fn recorded(&mut self, lease: Lease) {
+        self.marks.recorded.insert(lease);
     }
 }
 

@@ -79,7 +79,7 @@ impl Lane {
 
     /// One more runs.
     pub(super) fn begins(&mut self, now: Timestamp) {
-        if self.running == 0 {
+        if self.active() == 0 {
             self.since = now;
         }
         self.running += 1;

@@ -54,6 +54,8 @@ pub(super) struct State {
     /// Lanes that are slow, and what they have running.
     slow: usize,
     slow_running: usize,
+    /// What lanes that are not known to be quick have running, slow ones included.
+    unproven_running: usize,
     /// Deliveries that wait for their turn in their places.
     pacing: usize,
     /// Breakers that are open, and half-open.
@@ -75,6 +77,7 @@ impl State {
             bytes: 0,
             slow: 0,
             slow_running: 0,
+            unproven_running: 0,
             pacing: 0,
             breakers: (0, 0),
             entered: 0,
@@ -109,7 +112,7 @@ impl State {
         if lane.slow && self.slow_running >= limits.total.div_ceil(2) {
             return Entered::Later(now.plus(self.slow_turn()));
         }
-        if !lane.quick && self.leases.len() >= limits.total - limits.total / KEPT_SHARE {
+        if !lane.quick && self.unproven_running >= limits.total - limits.total / KEPT_SHARE {
             return Entered::Later(now.plus(KEPT_TURN));
         }
         if !self.leases.insert(lease) {
@@ -117,6 +120,7 @@ impl State {
         }
         lane.begins(now);
         self.slow_running += usize::from(lane.slow);
+        self.unproven_running += usize::from(!lane.quick);
         self.bytes += bytes;
         self.entered += 1;
         self.tell_bound(endpoint);
@@ -144,6 +148,7 @@ impl State {
             lane.waiting -= 1;
             lane.begins(now);
             self.slow_running += usize::from(lane.slow);
+            self.unproven_running += usize::from(!lane.quick);
         }
         self.entered += 1;
         ticket.entered = self.entered;
@@ -208,7 +213,7 @@ impl State {
         let Some(lane) = self.lanes.get_mut(&endpoint).filter(|_| !ticket.ended) else {
             return Outcome::default();
         };
-        let was_slow = lane.slow;
+        let (was_slow, was_quick) = (lane.slow, lane.quick);
         let mut outcome =
             Outcome { earned: lane.adapt(report, ticket.entered, newest, &limits), ..Outcome::default() };
         if lane.slow != was_slow {
@@ -216,6 +221,11 @@ impl State {
             self.slow = if was_slow { self.slow - 1 } else { self.slow + 1 };
             self.slow_running =
                 if was_slow { self.slow_running - running } else { self.slow_running + running };
+        }
+        if lane.quick != was_quick {
+            let running = lane.running;
+            self.unproven_running =
+                if was_quick { self.unproven_running + running } else { self.unproven_running - running };
         }
         lane.ended += 1;
         ticket.ended = true;
@@ -261,6 +271,7 @@ impl State {
             lane.running -= 1;
             lane.ended -= usize::from(ticket.ended);
             self.slow_running -= usize::from(lane.slow);
+            self.unproven_running -= usize::from(!lane.quick);
             if let Some(probe) = ticket.probe.filter(|_| !ticket.ended) {
                 lane.breaker = before.without_probe(probe, now);
                 left.defer = (lane.breaker != before).then(|| lane.due(now));
@@ -287,6 +298,7 @@ impl State {
         let limits = self.limits;
         let mut stalled = Vec::new();
         for (endpoint, lane) in self.lanes.iter_mut().filter(|(_, lane)| lane.is_stalled(&limits, now)) {
+            self.unproven_running += if lane.quick { lane.running } else { 0 };
             lane.is_slow(&limits);
             self.slow += 1;
             self.slow_running += lane.running;
@@ -324,6 +336,7 @@ impl State {
         assert_eq!(self.waiting.len(), sum(|lane| lane.waiting));
         assert_eq!(self.slow, lanes().filter(|lane| lane.slow).count());
         assert_eq!(self.slow_running, sum(|lane| if lane.slow { lane.running } else { 0 }));
+        assert_eq!(self.unproven_running, sum(|lane| if lane.quick { 0 } else { lane.running }));
         let open = lanes().filter(|lane| matches!(lane.breaker, Breaker::Open(_))).count();
         let half_open = lanes().filter(|lane| matches!(lane.breaker, Breaker::HalfOpen(..))).count();
         assert_eq!(self.breakers, (open, half_open));
