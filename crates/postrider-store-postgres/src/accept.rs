@@ -14,7 +14,6 @@ pub(crate) use write::{PENDING, PendingColumns};
 
 use crate::{
     Shared,
-    agenda::Handed,
     connection::{Connection, Own, Use},
     failure::{Failure, Refusal, unavailable},
     health::Commits,
@@ -34,6 +33,7 @@ use postrider_model::{
 };
 use postrider_store::{
     StoreError, WriteError,
+    agenda::Handed,
     messages::{Accepted, Audience, NewMessage},
     snapshot::{Snapshot, first_delivery},
 };

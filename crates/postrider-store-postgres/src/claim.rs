@@ -6,7 +6,6 @@
 
 use crate::{
     Shared,
-    agenda::{Found, Handed, Part, Taken, Wanted},
     connection::Connection,
     failure::Failure,
     settled::{self, End},
@@ -22,6 +21,7 @@ use postrider_model::{
 };
 use postrider_store::{
     StoreError,
+    agenda::{Found, Handed, Part, Taken, Wanted},
     deliveries::{Claimed, ClaimedDelivery, Lease, Room},
     endpoints::AppScope,
 };
@@ -73,8 +73,13 @@ pub(crate) async fn claim(shared: &Arc<Shared>, room: &Room) -> Result<Claimed, 
     loop {
         let taken = Taking::take(shared, room, &mut reading);
         // Whoever is read from the database keeps nobody waiting who has something in memory.
-        if !taken.claimed.deliveries.is_empty() || !taken.reads {
+        if !taken.claimed.deliveries.is_empty() || !(taken.reads || taken.cut) {
             return Ok(taken.answer());
+        }
+        if taken.cut {
+            drop(taken);
+            tokio::task::yield_now().await;
+            continue;
         }
         let Some(running) = &mut reading else {
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -106,14 +111,16 @@ struct Taking<'a> {
     claimed: Claimed,
     /// Something is being read.
     reads: bool,
+    /// There is more to look at.
+    cut: bool,
 }
 
 impl<'a> Taking<'a> {
     /// Takes what memory has. Begins to read what it has not.
     fn take(shared: &'a Arc<Shared>, room: &Room, reading: &mut Option<Reading>) -> Self {
         let now = shared.clock.now();
-        let Taken { deliveries, dead, wanted, reads, next_due } = shared.agenda().take(room, now);
-        let mut taking = Self { shared, claimed: Claimed { deliveries: Vec::new(), next_due }, reads };
+        let Taken { deliveries, dead, wanted, reads, cut, next_due } = shared.agenda().take(room, now);
+        let mut taking = Self { shared, claimed: Claimed { deliveries: Vec::new(), next_due }, reads, cut };
         if !dead.is_empty() {
             bury(shared, dead);
         }

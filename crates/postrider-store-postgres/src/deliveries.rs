@@ -3,7 +3,6 @@
 use crate::{
     PostgresStore,
     accept::{PENDING, PendingColumns},
-    agenda::Handed,
     claim,
     connection::Connection,
     endpoint_rows,
@@ -25,6 +24,7 @@ use postrider_model::{
 };
 use postrider_store::{
     StoreError,
+    agenda::Handed,
     deliveries::{
         AttemptRecord, Claimed, Deferred, Deliveries, Destination, EndpointMessage, Lease, ProgressKind,
         Recorded, ResendError, Room,

@@ -6,7 +6,6 @@
 
 use crate::{
     Shared,
-    agenda::Part,
     connection::{Connection, Own, Use},
     failure::Failure,
     identity::{NodeId, parse, show},
@@ -17,6 +16,7 @@ use postrider_model::{
     id::{ApiKeyId, ApplicationId, EndpointId, Id, Kind},
     time::Timestamp,
 };
+use postrider_store::agenda::Part;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,

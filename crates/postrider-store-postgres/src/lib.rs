@@ -2,7 +2,7 @@
 //!
 //! The cast:
 //! - [`queue`], [`accept`] and [`record`]: the two transactions of the hot path, whose commits callers share;
-//! - [`agenda`]: the memory of what waits, from which claims are served; [`claim`] fills it from the database;
+//! - [agenda](postrider_store::agenda): the memory of what waits, from which claims are served; [`claim`] fills it from the database;
 //! - [`keeper`]: the lease of this node and its shards of endpoints ([`shards`]); [`takeover`]: ending a dead node;
 //!   [`identity`]: who this node is; [`in_flight`]: which attempts had begun should the process die;
 //! - [`hints`]: wake-ups between nodes; [`clock_sync`]: the database's clock;
@@ -24,7 +24,6 @@ mod address;
     dead_code,
     reason = "the same as the embedded store's, which looks after a clock that was set back too"
 )]
-mod agenda;
 mod applications;
 mod attempt_rows;
 mod attempts;
@@ -70,12 +69,12 @@ pub use config::{Config, Masked};
 pub use open_error::OpenError;
 
 use address::Address;
-use agenda::{Agenda, Handed};
 use connection::{Connection, Pool, Use};
 use identity::Identity;
 use in_flight::InFlight;
 use keeper::Keeper;
 use postrider_model::{delivery::DeliveryId, time::Timestamp};
+use postrider_store::agenda::{Agenda, Handed};
 use postrider_store::{Clock, Ids, Store, deliveries::AttemptRecord};
 use postrider_vault::keyring::Keyring;
 use queue::Queue;

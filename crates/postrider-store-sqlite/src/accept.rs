@@ -5,9 +5,7 @@
 //! endpoints without pause) it is matched inside the writer.
 
 use crate::{
-    Shared,
-    agenda::Handed,
-    endpoint_rows,
+    Shared, endpoint_rows,
     failure::{Failure, Refusal},
     idempotency::{self, Kind},
     message_rows, snapshots,
@@ -22,6 +20,7 @@ use postrider_model::{
 };
 use postrider_store::{
     StoreError, WriteError,
+    agenda::Handed,
     messages::{Accepted, Audience, NewMessage},
     snapshot::{Snapshot, first_delivery},
 };

@@ -5,7 +5,6 @@
 
 use crate::{
     Shared,
-    agenda::{Found, Handed, Part, Taken, Wanted},
     failure::{Failure, unavailable},
     progress::{self, code},
     values::{id_at, instant_at, key},
@@ -21,6 +20,7 @@ use postrider_model::{
 };
 use postrider_store::{
     StoreError,
+    agenda::{Found, Handed, Part, Taken, Wanted},
     deliveries::{Claimed, ClaimedDelivery, Lease, Room},
     endpoints::AppScope,
 };

@@ -3,7 +3,6 @@
 use crate::{
     SqliteStore,
     accept::insert_delivery,
-    agenda::Handed,
     claim, endpoint_rows,
     failure::{Failure, Refusal},
     idempotency::{self, Kind},
@@ -21,6 +20,7 @@ use postrider_model::{
 };
 use postrider_store::{
     StoreError,
+    agenda::Handed,
     deliveries::{
         AttemptRecord, Claimed, Deferred, Deliveries, Destination, EndpointMessage, Lease, ProgressKind,
         Recorded, ResendError, Room,

@@ -5,7 +5,6 @@
 
 use crate::{
     Shared,
-    agenda::Part,
     claim::end,
     failure::Failure,
     retention,
@@ -18,7 +17,7 @@ use postrider_model::{
     retry::GiveUp,
     time::Timestamp,
 };
-use postrider_store::StoreError;
+use postrider_store::{StoreError, agenda::Part};
 use rusqlite::{Connection, params};
 use std::{
     collections::{HashMap, HashSet},

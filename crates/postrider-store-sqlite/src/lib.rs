@@ -4,7 +4,7 @@
 //! - [`writer`]: one thread owns the only connection that writes; callers share its commits, which [`log_sync`] makes
 //!   durable before anybody is answered; [`inbox`] is where they wait;
 //! - [`readers`]: a pool of connections that cannot write, each query under a time limit;
-//! - [`agenda`]: the memory of what waits, from which claims are served; [`claim`] fills it from the database, and
+//! - [agenda](postrider_store::agenda): the memory of what waits, from which claims are served; [`claim`] fills it from the database, and
 //!   [`in_flight`] notes which attempts had begun should the process die;
 //! - [`memory`] and [`snapshots`]: configuration for matching and sending, bounded, current by version;
 //! - [`accept`] and [`record`]: the two transactions of the hot path;
@@ -18,7 +18,6 @@
 
 mod accept;
 mod access;
-mod agenda;
 mod applications;
 mod attempt_rows;
 mod attempts;
@@ -61,10 +60,10 @@ mod writer;
 pub use config::{Config, TestDisk};
 pub use open_error::OpenError;
 
-use agenda::Agenda;
 use failure::Failure;
 use in_flight::InFlight;
 use log_sync::Log;
+use postrider_store::agenda::Agenda;
 use postrider_store::{Clock, Ids, Store, StoreError};
 use postrider_vault::keyring::Keyring;
 use rusqlite::Connection;

@@ -86,10 +86,7 @@ fn run<T>(
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        Config, SqliteStore,
-        agenda::{OnDisk, Part},
-    };
+    use crate::{Config, SqliteStore};
     use postrider_model::{
         environment::EnvironmentId,
         event_type::EventTypeName,
@@ -97,6 +94,7 @@ mod tests {
     };
     use postrider_store::{
         Store as _,
+        agenda::{OnDisk, Part},
         deliveries::{Deliveries as _, Room},
         endpoints::AppScope,
         messages::Messages as _,

@@ -6,7 +6,6 @@
 
 use crate::{
     Shared,
-    agenda::Part,
     failure::Failure,
     values::{id_at, instant_at, instant_or_null, key},
     writer::{self, Isolation, Scope},
@@ -16,6 +15,7 @@ use postrider_model::{
     id::{EndpointId, MessageId},
     time::Timestamp,
 };
+use postrider_store::agenda::Part;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{
     sync::atomic::{AtomicI64, Ordering},

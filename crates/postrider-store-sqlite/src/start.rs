@@ -2,9 +2,7 @@
 //! the work that waits.
 
 use crate::{
-    OpenError,
-    agenda::{Agenda, OnDisk, Part},
-    attempt_rows,
+    OpenError, attempt_rows,
     failure::Failure,
     in_flight::Begun,
     progress::{self, code},
@@ -19,7 +17,10 @@ use postrider_model::{
     retry::GiveUp,
     time::Timestamp,
 };
-use postrider_store::{Ids, StoreError};
+use postrider_store::{
+    Ids, StoreError,
+    agenda::{Agenda, OnDisk, Part},
+};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::time::Duration;
 

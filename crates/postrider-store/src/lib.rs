@@ -11,6 +11,7 @@
 //! call is scoped, and what belongs to another environment or application does not exist for it.
 
 pub mod access;
+pub mod agenda;
 pub mod applications;
 pub mod attempts;
 pub mod clock;

@@ -2,7 +2,6 @@
 
 use super::{Matched, Plan, look::Known};
 use crate::{
-    agenda::Handed,
     connection::Connection,
     failure::Failure,
     idempotency::Kind,
@@ -16,7 +15,7 @@ use postrider_model::{
     message::{Channel, Message, Tag},
     time::Timestamp,
 };
-use postrider_store::messages::NewMessage;
+use postrider_store::{agenda::Handed, messages::NewMessage};
 use tokio_postgres::types::ToSql;
 
 const MESSAGES: &str = "INSERT INTO message (id, application, event_id, event_type, channels, tags, content_type,

@@ -3,7 +3,6 @@
 
 use crate::{
     Shared,
-    agenda::{OnDisk, Part},
     connection::{Connection, Own},
     endpoints,
     failure::Failure,
@@ -14,7 +13,11 @@ use postrider_model::{
     id::{ApiKeyId, ApplicationId, EndpointId},
     time::Timestamp,
 };
-use postrider_store::{StoreError, deliveries::Deferred};
+use postrider_store::{
+    StoreError,
+    agenda::{OnDisk, Part},
+    deliveries::Deferred,
+};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// Versions before the last one that are looked at again: what was numbered earlier may have been committed later.

@@ -263,7 +263,7 @@ impl Agenda {
 
     /// When the earliest due delivery became due that could be claimed but is not. Of more than 10,000 lanes that have
     /// something due, those are looked at whose turn comes first.
-    pub(crate) fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
+    pub fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
         let claimable = |endpoint: EndpointId| {
             let lane = self.lanes.get(&endpoint)?;
             let may = !lane.held

@@ -1,8 +1,8 @@
 //! How many leases each lane may have out, as the last claim said.
 
 use super::ids::{IdMap, IdSet};
+use crate::deliveries::Room;
 use postrider_model::id::EndpointId;
-use postrider_store::deliveries::Room;
 
 /// What the claimer said of its room. Kept, so that a lane that cannot start anything takes no turn, and compared with
 /// what the next claim says: the usual one says the same, and costs nothing.

@@ -74,7 +74,7 @@ mod tests {
     /// At least as many different places as random hashes would have, less a tenth.
     #[test]
     fn ids_spread_over_a_table() {
-        let made = postrider_store::Ids::default();
+        let made = crate::Ids::default();
         let at = Timestamp::from_micros(1_800_000_000_000_000);
         let endpoint = EndpointId::new(Ksuid::from_bytes([3; 20]));
         let messages: Vec<MessageId> = (0..65_536).map(|_| made.next(at)).collect();

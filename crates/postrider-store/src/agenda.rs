@@ -20,6 +20,7 @@
 mod bounds;
 mod claiming;
 mod deferrals;
+mod ids;
 mod lane;
 mod leases;
 mod shards;
@@ -28,18 +29,19 @@ mod tests;
 mod turns;
 mod work;
 
-pub(crate) use work::{Found, Handed, OnDisk, Part, Taken, Wanted};
+pub use work::{Found, Handed, OnDisk, Part, Taken, Wanted};
 
+use crate::deliveries::Deferred;
 use bounds::Bounds;
 use deferrals::{Deferrals, Who};
+use ids::{IdMap, IdSet};
 use lane::{Lane, Standing};
 use postrider_model::{
     delivery::{DeliveryId, Trigger},
     id::EndpointId,
     time::Timestamp,
 };
-use postrider_store::deliveries::Deferred;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use turns::{Entry, Turns};
 
 /// Deliveries of each part of a lane that are kept complete in memory.
@@ -54,6 +56,8 @@ const READ_ROWS: usize = 1024;
 const READINGS: usize = 128;
 /// Deliveries of one turn at most.
 const TURN: usize = 256;
+/// Lanes that become due, or leave the ring, in one claim: others want the agenda too.
+const LOOKS: usize = 2000;
 
 /// A lease that is out.
 #[derive(Debug, Clone, Copy)]
@@ -70,45 +74,46 @@ struct Leased {
 
 /// The memory of what waits.
 #[derive(Debug)]
-pub(crate) struct Agenda {
-    lanes: HashMap<EndpointId, Lane>,
+pub struct Agenda {
+    /// Boxed, so that a table with room for more is small.
+    lanes: IdMap<EndpointId, Box<Lane>>,
     turns: Turns,
     /// Lanes that are due later, and applications that have something due and are deferred.
     future: BTreeSet<(Timestamp, Who)>,
     deferrals: Deferrals,
     bounds: Bounds,
-    leases: HashMap<DeliveryId, Leased>,
+    leases: IdMap<DeliveryId, Leased>,
     epoch: u64,
     queued_bytes: usize,
     queue_budget: usize,
     pending: u64,
     /// Parts of lanes that are being read.
-    readings: usize,
+    readings: IdSet<(EndpointId, Part)>,
 }
 
 impl Agenda {
     /// Empty; `queue_budget` bounds the bytes of queued deliveries. Leases are numbered from `first_epoch` on:
     /// those of an earlier process must not be taken for ours.
-    pub(crate) fn new(queue_budget: usize, first_epoch: u64) -> Self {
+    pub fn new(queue_budget: usize, first_epoch: u64) -> Self {
         Self {
-            lanes: HashMap::new(),
+            lanes: IdMap::default(),
             turns: Turns::default(),
             future: BTreeSet::new(),
             deferrals: Deferrals::default(),
             bounds: Bounds::default(),
-            leases: HashMap::new(),
+            leases: IdMap::default(),
             epoch: first_epoch,
             queued_bytes: 0,
             queue_budget,
             pending: 0,
-            readings: 0,
+            readings: IdSet::default(),
         }
     }
 
     /// Pending deliveries that lie in the database: what a start finds.
-    pub(crate) fn add(&mut self, found: OnDisk, now: Timestamp) {
+    pub fn add(&mut self, found: OnDisk, now: Timestamp) {
         self.pending += found.count;
-        let lane = self.lanes.entry(found.endpoint).or_insert_with(|| Lane::new(found.application));
+        let lane = self.lanes.entry(found.endpoint).or_insert_with(|| Box::new(Lane::new(found.application)));
         lane.held = found.held;
         lane.lies_on_disk(found.part, found.due);
         self.settle(found.endpoint, Entry::Last, now);
@@ -116,7 +121,7 @@ impl Agenda {
 
     /// A delivery that was just committed. Kept complete in memory when it is due, nothing older of its part waits in
     /// the database and there is room.
-    pub(crate) fn hand_over(&mut self, handed: Handed, held: bool, now: Timestamp) {
+    pub fn hand_over(&mut self, handed: Handed, held: bool, now: Timestamp) {
         self.pending += 1;
         let endpoint = handed.delivery.endpoint;
         // Whoever sends something by hand waits for the answer: not behind a backlog, nor for the end of a deferral.
@@ -127,7 +132,7 @@ impl Agenda {
         let size = handed.size();
         let fits = self.queued_bytes + size <= self.queue_budget;
         let application = handed.scope.application;
-        let lane = self.lanes.entry(endpoint).or_insert_with(|| Lane::new(application));
+        let lane = self.lanes.entry(endpoint).or_insert_with(|| Box::new(Lane::new(application)));
         lane.held = held;
         // A reader may have found it between its commit and now; it may even be leased already.
         if lane.knows(&handed.delivery) {
@@ -150,7 +155,7 @@ impl Agenda {
     }
 
     /// A pending delivery was settled without a record: by a cancellation, or by the success of a manual one.
-    pub(crate) fn settled(&mut self, delivery: DeliveryId, now: Timestamp) {
+    pub fn settled(&mut self, delivery: DeliveryId, now: Timestamp) {
         self.pending = self.pending.saturating_sub(1);
         self.make_void(delivery);
         if let Some(lane) = self.lanes.get_mut(&delivery.endpoint) {
@@ -161,7 +166,7 @@ impl Agenda {
     }
 
     /// Nothing of theirs is claimed until then; an instant that has passed takes it back.
-    pub(crate) fn defer(&mut self, whose: Deferred, until: Timestamp, now: Timestamp) {
+    pub fn defer(&mut self, whose: Deferred, until: Timestamp, now: Timestamp) {
         let who = Who::from(whose);
         let forgotten = self.deferrals.set(who, until, now);
         for who in forgotten.into_iter().chain([who]) {
@@ -170,14 +175,14 @@ impl Agenda {
     }
 
     /// The clock was set back: nobody knows how long a deferral was meant to last.
-    pub(crate) fn forget_deferrals(&mut self, now: Timestamp) {
+    pub fn forget_deferrals(&mut self, now: Timestamp) {
         for who in self.deferrals.take_all() {
             self.settle_anyone(who, now);
         }
     }
 
     /// An endpoint was disabled or enabled.
-    pub(crate) fn hold(&mut self, endpoint: EndpointId, held: bool, now: Timestamp) {
+    pub fn hold(&mut self, endpoint: EndpointId, held: bool, now: Timestamp) {
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
             lane.held = held;
             if held {
@@ -190,7 +195,7 @@ impl Agenda {
 
     /// An endpoint was deleted: nothing of it is claimed any more. Its deliveries are counted off by
     /// [`Self::cancelled`].
-    pub(crate) fn drop_lane(&mut self, endpoint: EndpointId) {
+    pub fn drop_lane(&mut self, endpoint: EndpointId) {
         if let Some(lane) = self.lanes.remove(&endpoint) {
             for delivery in &lane.leased {
                 self.make_void(*delivery);
@@ -210,32 +215,22 @@ impl Agenda {
     }
 
     /// So many pending deliveries of deleted endpoints were cancelled.
-    pub(crate) fn cancelled(&mut self, count: u64) {
+    pub fn cancelled(&mut self, count: u64) {
         self.pending = self.pending.saturating_sub(count);
     }
 
     /// Pending deliveries.
-    pub(crate) fn pending(&self) -> u64 {
+    pub fn pending(&self) -> u64 {
         self.pending
     }
 
-    /// When the earliest due delivery became due that could be claimed but is not.
-    pub(crate) fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let waits = |endpoint: EndpointId, lane: &Lane| {
-            lane.leased.len() < self.bounds.of(endpoint)
-                && self.deferred(endpoint, lane).is_none_or(|until| until <= now)
-        };
-        let claimable = self.lanes.iter().filter(|(endpoint, lane)| !lane.held && waits(**endpoint, lane));
-        claimable.filter_map(|(_, lane)| lane.next_due()).min().filter(|due| *due <= now)
-    }
-
     /// When the earliest delivery of an enabled endpoint can be claimed that no lease covers.
-    pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        let due = |(endpoint, lane): (&EndpointId, &Lane)| {
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let due = |endpoint: EndpointId, lane: &Lane| {
             let due = lane.next_due().filter(|_| !lane.held)?;
-            Some(self.deferred(*endpoint, lane).map_or(due, |until| due.max(until)))
+            Some(self.deferred(endpoint, lane).map_or(due, |until| due.max(until)))
         };
-        self.lanes.iter().filter_map(due).min()
+        self.lanes.iter().filter_map(|(endpoint, lane)| due(*endpoint, lane)).min()
     }
 
     /// Until when a lane is deferred, for itself or with its application; it may have passed.
@@ -245,7 +240,7 @@ impl Agenda {
     }
 
     /// Deliveries of this endpoint that were due later are due from `due` on: the clock was set back.
-    pub(crate) fn pulled_in(&mut self, endpoint: EndpointId, due: Timestamp, now: Timestamp) {
+    pub fn pulled_in(&mut self, endpoint: EndpointId, due: Timestamp, now: Timestamp) {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         self.queued_bytes -= lane.queued_bytes;
         lane.queue_to_disk();
@@ -261,12 +256,12 @@ impl Agenda {
     }
 
     /// Endpoints with pending work.
-    pub(crate) fn endpoints(&self) -> Vec<EndpointId> {
+    pub fn endpoints(&self) -> Vec<EndpointId> {
         self.lanes.keys().copied().collect()
     }
 
     /// Endpoints that are held and have pending work.
-    pub(crate) fn held(&self) -> Vec<EndpointId> {
+    pub fn held(&self) -> Vec<EndpointId> {
         self.lanes.iter().filter(|(_, lane)| lane.held).map(|(endpoint, _)| *endpoint).collect()
     }
 

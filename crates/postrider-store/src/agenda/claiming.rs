@@ -1,19 +1,19 @@
 //! Claims against the agenda: what is leased, one turn after the other, which lanes are to be read, and what they gave.
 
 use super::{
-    Agenda, Found, Leased, Part, READ_AHEAD, READ_ROWS, READINGS, TURN, Taken, Wanted,
+    Agenda, Found, LOOKS, Leased, Part, READ_AHEAD, READ_ROWS, READINGS, TURN, Taken, Wanted,
     bounds::Grown,
     deferrals::Who,
     lane::Unknown,
-    turns::{Entry, Turn},
+    turns::{Entry, Next, Turn},
 };
+use crate::deliveries::{Lease, Room};
 use postrider_model::{id::EndpointId, time::Timestamp};
-use postrider_store::deliveries::{Lease, Room};
 
 impl Agenda {
     /// Leases what there is room for of what memory has, one turn after the other. Lanes that have more in the database are
     /// to be read; they stand nowhere until [`Self::found`] or [`Self::not_found`].
-    pub(crate) fn take(&mut self, room: &Room, now: Timestamp) -> Taken {
+    pub fn take(&mut self, room: &Room, now: Timestamp) -> Taken {
         self.hear(room, now);
         self.wake(now);
         let mut taken = Taken::default();
@@ -21,8 +21,18 @@ impl Agenda {
         let quantum = room.total.checked_div(self.turns.applications()).unwrap_or(0).clamp(1, TURN);
         let rows = READ_ROWS.checked_div(self.turns.lanes()).unwrap_or(0);
         let rows = rows.clamp(*READ_AHEAD.start(), *READ_AHEAD.end());
-        while let Some(turn) = self.next_turn(quantum, now) {
-            if taken.deliveries.len() >= room.total || self.readings >= READINGS {
+        let mut looks = LOOKS;
+        loop {
+            let turn = match self.next_turn(quantum, &mut looks, now) {
+                Next::Turn(turn) => turn,
+                Next::Nobody => break,
+                Next::Later => {
+                    taken.cut = true;
+                    taken.next_due = Some(now);
+                    break;
+                }
+            };
+            if taken.deliveries.len() >= room.total || self.readings.len() >= READINGS {
                 taken.next_due = Some(now);
                 break;
             }
@@ -38,8 +48,9 @@ impl Agenda {
         }
         if taken.next_due.is_none() {
             taken.next_due = self.next_in_future(now);
+            taken.cut = taken.next_due.is_some_and(|due| due <= now);
         }
-        taken.reads = self.readings > 0;
+        taken.reads = !self.readings.is_empty();
         taken
     }
 
@@ -93,7 +104,7 @@ impl Agenda {
         for part in Part::ALL {
             if lane.must_be_read(part, now) {
                 lane.begin_reading(part);
-                self.readings += 1;
+                self.readings.insert((endpoint, part));
                 taken.wanted.push(Wanted {
                     endpoint,
                     part,
@@ -105,9 +116,9 @@ impl Agenda {
     }
 
     /// A part of a lane was read.
-    pub(crate) fn found(&mut self, found: Found, now: Timestamp) {
+    pub fn found(&mut self, found: Found, now: Timestamp) {
         let Found { endpoint, part, deliveries, next } = found;
-        self.readings -= 1;
+        self.readings.remove(&(endpoint, part));
         if let Some(lane) = self.lanes.get_mut(&endpoint)
             && let Some(ended) = lane.end_reading(part, Ok(next))
         {
@@ -127,8 +138,8 @@ impl Agenda {
     }
 
     /// A part of a lane could not be read: it stands as before.
-    pub(crate) fn not_found(&mut self, endpoint: EndpointId, part: Part, now: Timestamp) {
-        self.readings -= 1;
+    pub fn not_found(&mut self, endpoint: EndpointId, part: Part, now: Timestamp) {
+        self.readings.remove(&(endpoint, part));
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
             lane.end_reading(part, Err(Unknown));
         }
@@ -149,9 +160,9 @@ impl Agenda {
     /// What has become due takes its place in the ring.
     fn wake(&mut self, now: Timestamp) {
         self.deferrals.forget_ended(now);
-        while self.future.first().is_some_and(|(due, _)| *due <= now)
-            && let Some((_, who)) = self.future.pop_first()
-        {
+        for _ in 0..LOOKS {
+            let Some((_, who)) = self.future.first().copied().filter(|(due, _)| *due <= now) else { break };
+            self.future.pop_first();
             self.settle_anyone(who, now);
         }
     }
@@ -159,7 +170,12 @@ impl Agenda {
     /// When somebody is due next. A lane that is due before its application's deferral ends joins the ring of its
     /// application early, where it is not in the way.
     fn next_in_future(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let mut looks = LOOKS;
         while let Some((due, who)) = self.future.first().copied() {
+            if looks == 0 || due <= now {
+                return Some(due);
+            }
+            looks -= 1;
             match who {
                 Who::Endpoint(endpoint) => {
                     let Some(lane) = self.lanes.get_mut(&endpoint) else { return Some(due) };
@@ -173,7 +189,7 @@ impl Agenda {
                     self.enter_ring(application, endpoint, Entry::Last, now);
                 }
                 Who::Application(application) => {
-                    if self.first_lane(application, due, now).is_some() {
+                    if self.first_lane(application, &mut looks, due, now).is_some() {
                         return Some(due);
                     }
                     self.settle_application(application, Entry::Last, now);

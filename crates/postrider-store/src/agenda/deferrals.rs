@@ -1,12 +1,13 @@
 //! Until when endpoints and applications are deferred: kept whether or not they have work, since their next message must
 //! wait too.
 
+use super::ids::IdMap;
+use crate::deliveries::Deferred;
 use postrider_model::{
     id::{ApplicationId, EndpointId},
     time::Timestamp,
 };
-use postrider_store::deliveries::Deferred;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// Deferrals that are kept, some 100 bytes each. Beyond it those that end first are forgotten: their deliveries are claimed,
 /// and the claimer defers them again.
@@ -31,7 +32,7 @@ impl From<Deferred> for Who {
 /// Who waits until when.
 #[derive(Debug, Default)]
 pub(super) struct Deferrals {
-    until: HashMap<Who, Timestamp>,
+    until: IdMap<Who, Timestamp>,
     ends: BTreeSet<(Timestamp, Who)>,
 }
 

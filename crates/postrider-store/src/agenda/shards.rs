@@ -9,7 +9,7 @@ use postrider_model::{
 impl Agenda {
     /// The database has something for this endpoint, counted or not: what wake-ups and looks around bring. Without
     /// `held` it is held as before.
-    pub(crate) fn lies_in_database(
+    pub fn lies_in_database(
         &mut self,
         application: ApplicationId,
         endpoint: EndpointId,
@@ -18,24 +18,24 @@ impl Agenda {
         due: Timestamp,
         now: Timestamp,
     ) {
-        let lane = self.lanes.entry(endpoint).or_insert_with(|| Lane::new(application));
+        let lane = self.lanes.entry(endpoint).or_insert_with(|| Box::new(Lane::new(application)));
         lane.held = held.unwrap_or(lane.held);
         lane.lies_on_disk(part, due);
         self.settle(endpoint, Entry::Last, now);
     }
 
     /// Counted anew.
-    pub(crate) fn count(&mut self, pending: u64) {
+    pub fn count(&mut self, pending: u64) {
         self.pending = pending;
     }
 
     /// So many more pending deliveries, which others accepted.
-    pub(crate) fn counted(&mut self, more: u64) {
+    pub fn counted(&mut self, more: u64) {
         self.pending += more;
     }
 
     /// No new lease of these endpoints: they leave.
-    pub(crate) fn leave(&mut self, of: impl Fn(EndpointId) -> bool, now: Timestamp) {
+    pub fn leave(&mut self, of: impl Fn(EndpointId) -> bool, now: Timestamp) {
         for endpoint in self.endpoints() {
             if of(endpoint) {
                 self.hold(endpoint, true, now);
@@ -44,12 +44,12 @@ impl Agenda {
     }
 
     /// Leases of these endpoints that are out.
-    pub(crate) fn leases_of(&self, of: impl Fn(EndpointId) -> bool) -> usize {
+    pub fn leases_of(&self, of: impl Fn(EndpointId) -> bool) -> usize {
         self.leases.keys().filter(|delivery| of(delivery.endpoint)).count()
     }
 
     /// These endpoints have left.
-    pub(crate) fn forget(&mut self, of: impl Fn(EndpointId) -> bool) {
+    pub fn forget(&mut self, of: impl Fn(EndpointId) -> bool) {
         for endpoint in self.endpoints() {
             if of(endpoint) {
                 self.drop_lane(endpoint);

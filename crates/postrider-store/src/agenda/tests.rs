@@ -6,15 +6,15 @@ mod fairness;
 mod retries;
 
 use super::*;
+use crate::{
+    deliveries::{Lease, Room},
+    endpoints::AppScope,
+};
 use bytes::Bytes;
 use postrider_model::{
     delivery::Trigger,
     environment::EnvironmentId,
     id::{ApplicationId, Ksuid, MessageId},
-};
-use postrider_store::{
-    deliveries::{Lease, Room},
-    endpoints::AppScope,
 };
 
 const PLENTY: usize = 1000;
