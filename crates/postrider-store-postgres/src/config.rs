@@ -31,7 +31,8 @@ pub struct Config {
     pub cached_endpoints: usize,
     /// How long a payload is kept when the publisher does not say, in seconds.
     pub payload_retention_seconds: u64,
-    /// How long a node that is not heard of keeps its work, in seconds: an attempt's longest time and 15 seconds.
+    /// How long a node that is not heard of keeps its work, in seconds; at least one and a half times an attempt's longest
+    /// time, which is `delivery.total_deadline_ms` and three seconds.
     pub lease_seconds: u64,
     /// Wake-ups between nodes over `LISTEN` and `NOTIFY`. Off behind a pooler in transaction mode, where they cannot be:
     /// then nodes look every `poll_milliseconds`.

@@ -238,7 +238,8 @@ async fn open_shared(config: &Config, keyring: Keyring, serves: bool) -> Result<
         data_dir: Some(config.server.data_dir.clone()),
         serves,
         attempt_seconds,
-        lease_seconds: config.database.lease_seconds.max(attempt_seconds + 15),
+        // Renewed seven times while it lasts, it must outlast an attempt in between.
+        lease_seconds: config.database.lease_seconds.max(attempt_seconds + (attempt_seconds / 2).max(5)),
         delivery_deadline_seconds: delivery.retry_policy().deadline().as_secs(),
         ..config.database.clone()
     };
