@@ -6,6 +6,7 @@
 //! and commit. What two batches write at the same time (one key, one event id) fails the later one, which looks again.
 
 mod look;
+pub(crate) mod routing;
 mod write;
 
 #[cfg(test)]

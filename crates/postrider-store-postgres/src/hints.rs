@@ -62,6 +62,8 @@ pub(crate) enum Heard {
     Ended(DeliveryId),
     /// Shards came or went.
     Shards,
+    /// An application published inside of a transaction of its own.
+    Outbox,
     /// Too much to say.
     Everything,
 }
@@ -244,6 +246,7 @@ fn heard(shared: &Arc<Shared>, text: &str) {
             }
             Some(Heard::Revoked(id)) => shared.memory.api_key_changed(id),
             Some(Heard::Shards) => shared.keeper.hurry(),
+            Some(Heard::Outbox) => shared.routing.nudge(),
             Some(Heard::Everything) | None => {
                 shared.memory.all_changed();
                 shared.keeper.look_around();
@@ -283,6 +286,7 @@ fn read(line: &str) -> Option<Heard> {
             generation: generation.parse().ok()?,
         }),
         ["shards"] => Heard::Shards,
+        ["outbox"] => Heard::Outbox,
         ["all"] => Heard::Everything,
         _ => return None,
     })

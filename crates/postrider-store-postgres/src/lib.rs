@@ -109,6 +109,7 @@ pub(crate) struct Shared {
     in_flight: Arc<InFlight>,
     hints: hints::Hints,
     keeper: Keeper,
+    routing: accept::routing::Routing,
     identity: Mutex<Identity>,
     commits: health::Commits,
     positions: Mutex<Positions>,
@@ -227,6 +228,7 @@ impl PostgresStore {
             in_flight: Arc::default(),
             hints: hints::Hints::default(),
             keeper: Keeper::new(rand::random()),
+            routing: accept::routing::Routing::default(),
             identity: Mutex::new(identity),
             commits: health::Commits::default(),
             positions: Mutex::default(),
@@ -281,6 +283,7 @@ impl Tasks {
         others.spawn(hints::send(Arc::clone(shared)));
         if shared.config.serves {
             others.spawn(keeper::run(Arc::clone(shared)));
+            others.spawn(accept::routing::run(Arc::clone(shared)));
             others.spawn(hints::hear(Arc::clone(shared)));
         }
         Self { workers, others }

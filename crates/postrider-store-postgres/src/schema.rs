@@ -12,7 +12,10 @@ use postrider_vault::keyring::Keyring;
 use std::{collections::BTreeMap, time::Duration};
 
 /// All migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [(&str, &str); 1] = [("0001_initial", include_str!("../migrations/0001_initial.sql"))];
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("0001_initial", include_str!("../migrations/0001_initial.sql")),
+    ("0002_publish", include_str!("../migrations/0002_publish.sql")),
+];
 /// The oldest server that is supported.
 const OLDEST: i32 = 140_000;
 /// How long a node waits while another one migrates.

@@ -7,7 +7,10 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig, par
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// All migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [(&str, &str); 1] = [("0001_initial", include_str!("../migrations/0001_initial.sql"))];
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("0001_initial", include_str!("../migrations/0001_initial.sql")),
+    ("0002_publish", include_str!("../migrations/0002_publish.sql")),
+];
 /// How long one connection waits for another; only checkpoints ever make it wait.
 pub(crate) const BUSY: Duration = Duration::from_secs(10);
 /// How long a checkpoint that starts the log anew waits for readers: it keeps the writer waiting meanwhile.

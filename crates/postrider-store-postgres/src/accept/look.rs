@@ -53,6 +53,16 @@ pub(super) async fn look(
     items: &[&Matched],
     now: Timestamp,
 ) -> Result<Known, Failure> {
+    look_after(connection, "BEGIN", items, now).await
+}
+
+/// The same after this statement: in a transaction that has begun, none.
+pub(super) async fn look_after(
+    connection: &Connection,
+    first: &str,
+    items: &[&Matched],
+    now: Timestamp,
+) -> Result<Known, Failure> {
     let (lock_shared, versions) = (connection.prepare(LOCK).await?, connection.prepare(VERSIONS).await?);
     let (keys, event_ids) = (connection.prepare(KEYS).await?, connection.prepare(EVENT_IDS).await?);
     let applications: BTreeSet<ApplicationId> =
@@ -73,7 +83,7 @@ pub(super) async fn look(
     let key_values: [&(dyn ToSql + Sync); 3] = [&environments, &digests, &time];
     let name_values: [&(dyn ToSql + Sync); 2] = [&owners, &names];
     let asked = future::join5(
-        client.batch_execute("BEGIN"),
+        client.batch_execute(first),
         client.query(&lock_shared, &lock_values),
         client.query(&versions, &version_values),
         async { if digests.is_empty() { Ok(Vec::new()) } else { client.query(&keys, &key_values).await } },

@@ -1,0 +1,1 @@
+-- Nothing here: publishing inside of an application's own transaction needs an application that shares the database.
