@@ -8,10 +8,12 @@
 //! - `load`: publishes at a fixed rate and notes what was acknowledged;
 //! - `receiver`: takes deliveries, slowly enough that some are always under way, and notes what arrived;
 //! - `ledger`: what was published and what arrived;
+//! - `cluster`: several nodes on one PostgreSQL database, and everything that can happen to them; it has a cast of its own;
 //! - `world`: what each rig begins and ends with;
 //! - `findings`: the promises of a kill, checked on the ledger (pure); `report`: figures and broken promises.
 
 mod ack;
+mod cluster;
 #[path = "../../connection.rs"]
 mod connection;
 mod eio;
@@ -50,6 +52,10 @@ enum Rig {
     Ack(Ack),
     /// The n-th sync of the log fails: the server ends with exit code 70, and has lost nothing at the next start
     Eio(Eio),
+    /// Three nodes on one PostgreSQL database under load, while nodes are killed, paused beyond their lease or cut from the
+    /// database, and the database is restarted or failed over: nothing acknowledged is lost, no late result lands,
+    /// and it recovers by itself
+    Cluster(Cluster),
 }
 
 #[derive(Debug, clap::Args)]
@@ -122,6 +128,34 @@ struct Eio {
     server: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+struct Cluster {
+    /// How often something happens
+    #[arg(long, default_value_t = 13)]
+    rounds: u32,
+    /// Decides what happens, when, to which node, and for how long
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Messages per second
+    #[arg(long, default_value_t = 60)]
+    rate: u32,
+    /// Nodes
+    #[arg(long, default_value_t = 3)]
+    nodes: u8,
+    /// Only these faults, one at a time; can be given several times [default: all, some of them two at once]
+    #[arg(long, value_enum)]
+    fault: Vec<cluster::faults::Kind>,
+    /// No fault at all: then nothing may arrive twice
+    #[arg(long)]
+    calm: bool,
+    /// Deliveries to make without a fault
+    #[arg(long, default_value_t = 100_000)]
+    deliveries: u64,
+    /// The server's binary [default: the one beside this program]
+    #[arg(long)]
+    server: Option<PathBuf>,
+}
+
 /// What a rig says at its end.
 enum Verdict {
     /// The figures and every broken promise.
@@ -156,7 +190,8 @@ fn run(rig: &Rig) -> anyhow::Result<Verdict> {
     let (Rig::Kill(Kill { server, .. })
     | Rig::Full(Full { server, .. })
     | Rig::Ack(Ack { server, .. })
-    | Rig::Eio(Eio { server, .. })) = rig;
+    | Rig::Eio(Eio { server, .. })
+    | Rig::Cluster(Cluster { server, .. })) = rig;
     let server = match server {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("postrider"),
@@ -167,6 +202,7 @@ fn run(rig: &Rig) -> anyhow::Result<Verdict> {
             Rig::Full(options) => full::run(options, &server).await,
             Rig::Ack(options) => ack::run(options, &server).await,
             Rig::Eio(options) => eio::run(options, &server).await,
+            Rig::Cluster(options) => cluster::run(options, &server).await,
         }
     })
 }

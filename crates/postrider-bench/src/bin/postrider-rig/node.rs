@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::Full;
 use postrider_model::id::{EndpointId, Ksuid, MessageId};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::{
     ffi::OsString,
@@ -36,6 +37,8 @@ pub(crate) struct Home {
     pub(crate) log: PathBuf,
     /// The program that runs it, with arguments; it must leave the server its own process id.
     wrapper: Vec<OsString>,
+    /// Settings besides those of every rig.
+    settings: Vec<(String, String)>,
 }
 
 /// One life of the server.
@@ -60,7 +63,13 @@ impl Home {
     pub(crate) fn new(binary: &Path, data: &Path) -> Result<Self> {
         let binary = std::path::absolute(binary)?;
         ensure!(binary.is_file(), "there is no server at {}", binary.display());
-        Ok(Self { binary, data: data.to_owned(), log: data.join("server.log"), wrapper: Vec::new() })
+        let log = data.join("server.log");
+        Ok(Self { binary, data: data.to_owned(), log, wrapper: Vec::new(), settings: Vec::new() })
+    }
+
+    /// The same with these settings, as environment variables.
+    pub(crate) fn with_settings(self, settings: Vec<(String, String)>) -> Self {
+        Self { settings, ..self }
     }
 
     /// The same with its log elsewhere.
@@ -87,6 +96,7 @@ impl Home {
             .args(words)
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(&self.data)
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.data)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -147,11 +157,20 @@ impl Node {
         timeout(within, self.process.wait()).await.context("the server did not end")?.map_err(Into::into)
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> Result<u32> {
+        self.process.id().context("the server is gone")
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let id = Pid::from_raw(i32::try_from(self.id()?)?).context("a process id")?;
+        Ok(kill_process(id, signal)?)
+    }
+
     /// Asks it to stop, as an operator would.
     pub(crate) async fn stop(mut self) -> Result<ExitStatus> {
-        let id = self.process.id().context("the server is gone")?;
-        let id = rustix::process::Pid::from_raw(i32::try_from(id)?).context("a process id")?;
-        rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         timeout(STOP, self.process.wait())
             .await
             .context("the server did not stop in time")?
@@ -160,6 +179,11 @@ impl Node {
 }
 
 impl Access {
+    /// The same with another key.
+    pub(crate) fn with_token(self, token: String) -> Self {
+        Self { token, ..self }
+    }
+
     fn nowhere() -> Self {
         Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), token: String::new() }
     }

@@ -28,6 +28,11 @@ impl Report {
         }
     }
 
+    /// No promise was broken.
+    pub(crate) fn held(&self) -> bool {
+        self.violations.is_empty()
+    }
+
     /// What is printed at the end.
     pub(crate) fn verdict(&self) -> Verdict {
         let mut text = String::from("\n| figure | value |\n|---|---|\n");
@@ -40,6 +45,6 @@ impl Report {
         if self.violations.is_empty() {
             text.push_str("\nAll promises held.\n");
         }
-        Verdict::Ran { text, held: self.violations.is_empty() }
+        Verdict::Ran { text, held: self.held() }
     }
 }
