@@ -41,7 +41,7 @@ enum Command {
         only: Option<String>,
     },
     /// Break a running server, or its disk, on purpose and check what it promises: `rig kill --cycles 50 --seed 1`,
-    /// `rig power --seeds 500`, `rig simulate --seeds 10000`; `--release` builds it as it is shipped
+    /// `rig power --seeds 500`, `rig cluster --seed 1`, `rig simulate --seeds 10000`; `--release` builds it as it is shipped
     Rig {
         /// Which rig, and its options
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]

@@ -64,6 +64,15 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
         "system calls under load: no 202 leaves before the sync of its commit",
         |root| rig::stage(root, &["ack", "--messages", "100"]),
     ));
+    stages.push(stage(
+        "cluster",
+        "nodes on one PostgreSQL database die, pause and lose their way: nothing is lost, no late result lands",
+        |root| {
+            tools::postgresql(root)?;
+            let faults = ["kill", "pause", "hold-back", "restart", "failover"].map(|fault| ["--fault", fault]);
+            rig::stage(root, &[&["cluster", "--rounds", "5"], faults.as_flattened()].concat())
+        },
+    ));
     stages
 }
 

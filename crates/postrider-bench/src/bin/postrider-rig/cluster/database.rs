@@ -35,7 +35,7 @@ for data in \"$0\"/data-*; do \"$1\" -D \"$data\" -m immediate stop >/dev/null 2
 /// How long one command may take on a busy machine.
 const COMMAND: Duration = Duration::from_secs(90);
 /// How long the standby may take to become synchronous.
-const STANDBY: Duration = Duration::from_secs(60);
+const STANDBY: Duration = Duration::from_mins(1);
 
 /// The running cluster.
 pub(crate) struct Database {

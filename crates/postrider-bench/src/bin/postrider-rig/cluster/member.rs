@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 /// How soon every node must serve again once nothing is in its way any more.
 pub(crate) const SERVICE: Duration = Duration::from_secs(15);
 /// How long a start may be tried while the database is away, as a supervisor would.
-const STARTS: Duration = Duration::from_secs(60);
+const STARTS: Duration = Duration::from_mins(1);
 const START_PAUSE: Duration = Duration::from_millis(300);
 /// Keeps a node from outliving the rig.
 const LEASH: &str = "/usr/bin/setpriv";

@@ -32,7 +32,7 @@ const ANSWER: Duration = Duration::from_secs(6);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(150);
 /// How long a message may be tried.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// One in so many acknowledged messages is sent once more.
 const ONCE_MORE: u32 = 20;
 

@@ -44,8 +44,11 @@ pub(super) fn check(
     }
     report.row("requests after a success", all);
     report.row("requests that are not in the history, explained by a fault", repeated.iter().sum::<usize>());
-    let in_flight: usize = windows.iter().map(|window| in_flight(book, window)).sum();
-    report.row("in flight at the faults, or not yet stored", in_flight);
+    let (open, answered) = windows
+        .iter()
+        .map(|window| in_flight(book, window))
+        .fold((0, 0), |(open, answered), (one, other)| (open + one, answered + other));
+    report.row("in flight when the faults began; answered in the 3 s before", format!("{open}; {answered}"));
     let what = "requests that are not in the history, and that no fault explains";
     report.row(what, unexplained.len());
     report.check(unexplained.is_empty(), some(what, &unexplained));
@@ -66,10 +69,13 @@ fn cut_off(window: &Window, arrival: &Arrival) -> bool {
         && arrival.answered.is_none_or(|answered| answered >= window.began - BEFORE)
 }
 
-/// Requests that were under way when it began, or had just been answered.
-fn in_flight(book: &Book, window: &Window) -> usize {
-    let arrivals = book.arrivals.values().flatten();
-    arrivals.filter(|arrival| arrival.at <= window.began && cut_off(window, arrival)).count()
+/// Requests that were under way when it began, and that had just been answered: perhaps not stored yet.
+fn in_flight(book: &Book, window: &Window) -> (usize, usize) {
+    let before = |arrival: &&Arrival| arrival.at <= window.began && cut_off(window, arrival);
+    let open = |arrival: &&Arrival| arrival.answered.is_none_or(|answered| answered >= window.began);
+    let (open, answered): (Vec<&Arrival>, _) =
+        book.arrivals.values().flatten().filter(before).partition(open);
+    (open.len(), answered.len())
 }
 
 #[cfg(test)]
