@@ -26,6 +26,9 @@ use tokio_postgres::{Client, Row, Statement, types::ToSql};
 const POOL_WAIT: Duration = Duration::from_secs(5);
 /// How long the database may work at one statement.
 const STATEMENT_TIME: Duration = Duration::from_secs(20);
+/// How long a transaction may wait for the next statement: a node that stands still, or whose way is cut, must not hold
+/// its locks against the others.
+const IDLE_TIME: Duration = Duration::from_secs(5);
 /// How long an answer is waited for: beyond that the way there is cut.
 const ANSWER_TIME: Duration = Duration::from_secs(25);
 /// Statements kept prepared per connection: more than there are in this crate.
@@ -79,9 +82,9 @@ impl Connection {
             }
         });
         let of_use = purpose.settings();
-        let timeout = STATEMENT_TIME.as_millis();
+        let (timeout, idle) = (STATEMENT_TIME.as_millis(), IDLE_TIME.as_millis());
         let settings = format!(
-            "SET search_path = postrider; SET statement_timeout = {timeout}; SET client_min_messages = error; SET jit = off; {of_use}"
+            "SET search_path = postrider; SET statement_timeout = {timeout}; SET idle_in_transaction_session_timeout = {idle}; SET client_min_messages = error; SET jit = off; {of_use}"
         );
         client.batch_execute(&settings).await.map_err(refused)?;
         Ok(Self { client, statements: Mutex::default(), broken: AtomicBool::new(false) })

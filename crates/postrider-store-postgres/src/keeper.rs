@@ -114,10 +114,11 @@ impl Shared {
         self.keeper.state().valid_until.is_some_and(|until| Instant::now() + attempt <= until)
     }
 
-    /// Another node has taken over: everything that this one held is gone.
-    pub(crate) fn fenced(&self) {
+    /// Another node has taken over from the one that this was: everything that it held is gone. Nothing when this one has
+    /// begun anew since.
+    pub(crate) fn fenced(&self, node: NodeId) {
         let mut state = self.keeper.state();
-        if !state.fenced {
+        if !state.fenced && state.node == node {
             state.fenced = true;
             state.valid_until = None;
             (state.owned, state.leaving) = (Shards::default(), Shards::default());
@@ -198,7 +199,7 @@ async fn round(
     let standing = renew(shared, connection).await?;
     *renewed = Instant::now();
     let Some(standing) = standing else {
-        shared.fenced();
+        shared.fenced(shared.node());
         return Ok(Duration::ZERO);
     };
     for dead in &standing.dead {

@@ -116,6 +116,8 @@ async fn try_commit(
     records: &[&AttemptRecord],
 ) -> Result<Vec<Recorded>, Failure> {
     let mut answers = vec![Recorded::Superseded; records.len()];
+    // Before anything is waited for: under a later id of this node, what an earlier one began would pass for its own.
+    let me = shared.node();
     let held = look::held(shared, records);
     if held.is_empty() {
         return Ok(answers);
@@ -123,9 +125,9 @@ async fn try_commit(
     let connection = own.get().await?;
     let gone = look::gone(connection, records, &held).await?;
     let now = shared.clock.now();
-    let Some(mut before) = look::look(shared, connection, records, &held, &gone).await? else {
+    let Some(mut before) = look::look(me, connection, records, &held, &gone).await? else {
         connection.run("ROLLBACK").await?;
-        shared.fenced();
+        shared.fenced(me);
         return Ok(answers);
     };
     look::late(connection, records, &held, &mut before).await?;

@@ -6,6 +6,7 @@ use crate::{
     Shared,
     connection::Connection,
     failure::Failure,
+    identity::NodeId,
     keeper, progress,
     schema::lock,
     values::{at, code_at, id_at, instant_at, key, number, number_at},
@@ -68,7 +69,7 @@ pub(super) type Standing = HashMap<DeliveryId, Before>;
 
 /// Begins the transaction, takes the locks and looks, in one round trip. `None` when others have taken over.
 pub(super) async fn look(
-    shared: &Shared,
+    me: NodeId,
     connection: &Connection,
     records: &[&AttemptRecord],
     held: &[usize],
@@ -79,7 +80,6 @@ pub(super) async fn look(
     let (node, before) = (connection.prepare(NODE).await?, connection.prepare(BEFORE).await?);
     let locks: BTreeSet<i32> = gone.values().copied().map(config_lock).collect();
     let locks: Vec<i32> = locks.into_iter().collect();
-    let me = shared.node();
     let columns = Keys::of(held.iter().map(|place| &records[*place].lease.delivery));
     let config_values: [&(dyn ToSql + Sync); 2] = [&lock::CONFIG, &locks];
     let node_lock = keeper::lock_of(&me);
