@@ -237,7 +237,11 @@ pub(crate) async fn register(shared: &Shared, connection: &Connection) -> Result
 }
 
 async fn begin_anew(shared: &Shared, connection: &Connection) -> Result<(), Failure> {
-    shared.keeper.state().node = rand::random();
+    {
+        let mut state = shared.keeper.state();
+        state.node = rand::random();
+        (state.owned, state.leaving) = (Shards::default(), Shards::default());
+    }
     shared.in_flight.forget();
     register(shared, connection).await?;
     shared.identity(|identity| identity.remember(shared.node()));
@@ -275,6 +279,7 @@ pub(crate) async fn balance(
     connection: &Connection,
     standing: &Standing,
 ) -> Result<(), Failure> {
+    reconcile(shared, connection, standing.mine).await?;
     let share = usize::from(SHARDS).div_ceil(standing.live);
     let owned = standing.mine.count();
     // Those of the dead that were just ended are free too.
@@ -313,6 +318,27 @@ pub(crate) async fn balance(
             // A node went: what was to leave stays, and what is held is read anew.
             load(shared, connection, stays).await?;
         }
+    }
+    Ok(())
+}
+
+/// This node serves what is its own in the database, whatever it knows: the answer to a change may have been lost.
+async fn reconcile(shared: &Arc<Shared>, connection: &Connection, mine: Shards) -> Result<(), Failure> {
+    let (unknown, gone) = {
+        let mut state = shared.keeper.state();
+        if state.fenced {
+            return Ok(());
+        }
+        let (unknown, gone) = (mine.without(state.owned), state.owned.without(mine));
+        (state.owned, state.leaving) = (mine, state.leaving.without(gone));
+        (unknown, gone)
+    };
+    if gone.count() > 0 {
+        shared.agenda().forget(|endpoint| gone.cover(endpoint));
+    }
+    if unknown.count() > 0 {
+        tracing::info!(shards = unknown.count(), "this node serves endpoints that it had lost sight of");
+        load(shared, connection, unknown).await?;
     }
     Ok(())
 }
