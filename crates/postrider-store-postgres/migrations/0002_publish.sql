@@ -266,8 +266,12 @@ DECLARE
     first bytea;
     joined_channels text;
     joined_tags text;
+    -- What the session sees of these tables (0005_row_level_security.sql); given back at the end.
+    seen CONSTANT text := coalesce(current_setting('postrider.environments', true), '');
 BEGIN
+    PERFORM set_config('postrider.environments', '*', true);
     of_environment := publishing_to(named_environment);
+    PERFORM set_config('postrider.environments', of_environment, true);
     IF body IS NULL THEN
         PERFORM refuse('payload', 'is required', '22004');
     END IF;
@@ -302,6 +306,7 @@ BEGIN
     IF key IS NOT NULL THEN
         first := take_key(of_environment, of_application, key, made, micros);
         IF first IS NOT NULL THEN
+            PERFORM set_config('postrider.environments', seen, true);
             RETURN 'msg_' || ksuid_text(first);
         END IF;
     END IF;
@@ -316,6 +321,7 @@ BEGIN
     THEN
         PERFORM refuse('event_id', 'is that of another message', '23505');
     END IF;
+    PERFORM set_config('postrider.environments', seen, true);
     RETURN 'msg_' || ksuid_text(made);
 END $$;
 
@@ -327,7 +333,7 @@ CREATE FUNCTION publish(
     payload_retention_hours integer DEFAULT NULL, environment text DEFAULT NULL
 ) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, postrider, pg_temp SET "postrider.environments" = '*' AS $$
+SET search_path = pg_catalog, postrider, pg_temp AS $$
 BEGIN
     RETURN publish_checked(application, event_type, convert_to(payload, 'UTF8'), false, NULL, event_id,
         idempotency_key, channels, tags, deliver_at, payload_retention_hours, environment);
@@ -339,7 +345,7 @@ CREATE FUNCTION publish(
     payload_retention_hours integer DEFAULT NULL, environment text DEFAULT NULL
 ) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, postrider, pg_temp SET "postrider.environments" = '*' AS $$
+SET search_path = pg_catalog, postrider, pg_temp AS $$
 BEGIN
     RETURN publish_checked(application, event_type, convert_to(payload::text, 'UTF8'), false, NULL, event_id,
         idempotency_key, channels, tags, deliver_at, payload_retention_hours, environment);
@@ -351,7 +357,7 @@ CREATE FUNCTION publish(
     payload_retention_hours integer DEFAULT NULL, environment text DEFAULT NULL
 ) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, postrider, pg_temp SET "postrider.environments" = '*' AS $$
+SET search_path = pg_catalog, postrider, pg_temp AS $$
 BEGIN
     RETURN publish_checked(application, event_type, convert_to(payload::text, 'UTF8'), false, NULL, event_id,
         idempotency_key, channels, tags, deliver_at, payload_retention_hours, environment);
@@ -363,7 +369,7 @@ CREATE FUNCTION publish(
     payload_retention_hours integer DEFAULT NULL, environment text DEFAULT NULL
 ) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, postrider, pg_temp SET "postrider.environments" = '*' AS $$
+SET search_path = pg_catalog, postrider, pg_temp AS $$
 BEGIN
     RETURN publish_checked(application, event_type, payload, false, NULL, event_id,
         idempotency_key, channels, tags, deliver_at, payload_retention_hours, environment);
@@ -376,7 +382,7 @@ CREATE FUNCTION publish_raw(
     deliver_at timestamptz DEFAULT NULL, payload_retention_hours integer DEFAULT NULL, environment text DEFAULT NULL
 ) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, postrider, pg_temp SET "postrider.environments" = '*' AS $$
+SET search_path = pg_catalog, postrider, pg_temp AS $$
 BEGIN
     RETURN publish_checked(application, event_type, convert_to(payload, 'UTF8'), true, content_type, event_id,
         idempotency_key, channels, tags, deliver_at, payload_retention_hours, environment);
@@ -397,11 +403,12 @@ END $$;
 -- For the operator: lets a role publish to an environment. Roles that are members of it may, too.
 CREATE FUNCTION allow(role text, environment text) RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, postrider, pg_temp SET "postrider.environments" = '*' AS $$
+SET search_path = pg_catalog, postrider, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     one regprocedure;
 BEGIN
+    PERFORM set_config('postrider.environments', '*', true);
     IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = allow.role) THEN
         RAISE undefined_object USING MESSAGE = 'postrider.allow: there is no role ' || coalesce(quote_ident(allow.role), 'NULL');
     END IF;
@@ -423,11 +430,12 @@ END $$;
 -- The reverse of it.
 CREATE FUNCTION disallow(role text, environment text) RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, postrider, pg_temp SET "postrider.environments" = '*' AS $$
+SET search_path = pg_catalog, postrider, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     one regprocedure;
 BEGIN
+    PERFORM set_config('postrider.environments', '*', true);
     DELETE FROM publisher WHERE publisher.role = disallow.role AND publisher.environment = disallow.environment;
     IF EXISTS (SELECT 1 FROM publisher WHERE publisher.role = disallow.role)
         OR NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = disallow.role)
