@@ -8,7 +8,7 @@ use crate::{
     tidy, tools,
 };
 use anyhow::{Context as _, Result};
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 /// One part of the tests.
 pub(crate) struct Stage {
@@ -33,6 +33,7 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
         }),
         stage("deny", "cargo deny: bans, licences and sources of dependencies", |root| Ok(deny(root))),
         stage("workspace", "cargo test on the whole workspace", workspace),
+        stage("postgres", "the product's tests once more, on PostgreSQL", postgres),
     ];
     for name in clients(root) {
         let suite = name.clone();
@@ -104,10 +105,22 @@ fn deny(root: &Path) -> Tally {
 fn workspace(root: &Path) -> Result<Tally> {
     tools::curl(root)?;
     tools::postgresql(root)?;
+    tests(&mut command(root, "cargo", ["test", "--workspace", "--no-fail-fast"]))
+}
+
+/// Without what is about a file, and what runs on PostgreSQL always. The whole workspace is named so that nothing is
+/// built with other features than in the stage before.
+fn postgres(root: &Path) -> Result<Tally> {
+    tools::curl(root)?;
+    tools::postgresql(root)?;
+    let arguments =
+        ["test", "--workspace", "--test", "it", "--", "--skip", "embedded::", "--skip", "shared::"];
+    tests(command(root, "cargo", arguments).env("POSTRIDER_TEST_STORE", "postgres"))
+}
+
+fn tests(cargo: &mut Command) -> Result<Tally> {
     let mut tally = Tally::default();
-    let ok = reading(&mut command(root, "cargo", ["test", "--workspace", "--no-fail-fast"]), |line| {
-        tally += Tally::from_line(line);
-    })?;
+    let ok = reading(cargo, |line| tally += Tally::from_line(line))?;
     // What does not compile, or dies, has no result line.
     if !ok && tally.failed == 0 {
         tally += Tally::one(false);

@@ -2,6 +2,7 @@
 //!
 //! The cast:
 //! - [`TestServer`]: the real parts wired as the binary wires them, on a random port and a temporary database;
+//! - [`Backend`]: SQLite or PostgreSQL below it; [`Way`]: the way to PostgreSQL, which can be cut;
 //! - [`Client`]: a small JSON client for it;
 //! - [`Receiver`]: a customer's endpoint that follows a [`Reply`] script and records what it got, spelling included;
 //! - [`StubDns`]: names that lead where the test says;
@@ -29,6 +30,8 @@
 #[cfg(feature = "server")]
 mod attempts;
 #[cfg(feature = "server")]
+mod backend;
+#[cfg(feature = "server")]
 mod certificate;
 #[cfg(feature = "server")]
 mod client;
@@ -43,10 +46,14 @@ mod receiver;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
+mod way;
+#[cfg(feature = "server")]
 mod wire;
 
 #[cfg(feature = "server")]
 pub use attempts::{Attempts, MessageRef};
+#[cfg(feature = "server")]
+pub use backend::{Backend, execute};
 #[cfg(feature = "server")]
 pub use certificate::Certificate;
 #[cfg(feature = "server")]
@@ -59,6 +66,8 @@ pub use dns::StubDns;
 pub use receiver::{Received, Receiver, Reply};
 #[cfg(feature = "server")]
 pub use server::{App, Endpoint, TestServer};
+#[cfg(feature = "server")]
+pub use way::{Traffic, Way};
 
 use std::time::Duration;
 

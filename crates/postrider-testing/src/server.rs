@@ -3,10 +3,12 @@
 
 use crate::{
     attempts::{Attempts, MessageRef},
+    backend::{Backend, use_database},
     client::Client,
     clock::TestClock,
     dns::StubDns,
     receiver::{Receiver, Reply},
+    way::Way,
 };
 use postrider::{
     config::Config,
@@ -15,6 +17,7 @@ use postrider::{
 };
 use postrider_outbound::resolver::Resolve;
 use postrider_store::Store;
+use postrider_store_postgres::testing::Place;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use std::{
@@ -38,9 +41,21 @@ pub struct TestServer {
     token: String,
     node: Option<Node>,
     runtime: Option<Runtime>,
-    folder: Option<TempDir>,
+    own: Own,
+}
+
+/// What outlives a restart.
+#[derive(Clone)]
+struct Own {
     mode: Mode,
     resolver: Option<Arc<dyn Resolve>>,
+    folder: Arc<TempDir>,
+    /// Its database on PostgreSQL.
+    place: Option<Arc<Place>>,
+    /// How it gets there, when a test wants to cut that.
+    way: Option<Arc<Way>>,
+    /// The token of the node that this one joined.
+    token: Option<String>,
 }
 
 /// An application of the server.
@@ -73,6 +88,9 @@ impl App {
     }
 }
 
+/// On PostgreSQL an attempt that has begun is noted within moments; a death before that is not counted, which is meant
+/// and tested elsewhere.
+const NOTED: Duration = Duration::from_millis(300);
 /// The uid of the application that helpers use when none is named.
 const DEFAULT_APP: &str = "default";
 
@@ -84,61 +102,83 @@ impl TestServer {
 
     /// The same with changed settings.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::launch(Mode::Dev, None, change).await
+        Self::launch(Own::new(Mode::Dev, None, Backend::chosen()).await, change).await
+    }
+
+    /// On SQLite whatever is chosen: for tests of its file.
+    pub async fn embedded(change: impl FnOnce(&mut Config)) -> Self {
+        Self::launch(Own::new(Mode::Dev, None, Backend::Sqlite).await, change).await
+    }
+
+    /// On PostgreSQL whatever is chosen, over a way that can be cut: for tests of several nodes and of outages.
+    pub async fn shared(change: impl FnOnce(&mut Config)) -> Self {
+        let mut own = Own::new(Mode::Dev, None, Backend::Postgres).await;
+        own.way = own.place.as_ref().map(|place| Arc::new(Way::to(place.url())));
+        Self::launch(own, change).await
     }
 
     /// Starts with the rules of production: https only, private addresses blocked.
     pub async fn strict(change: impl FnOnce(&mut Config)) -> Self {
-        Self::launch(Mode::Production, None, change).await
+        Self::launch(Own::new(Mode::Production, None, Backend::chosen()).await, change).await
     }
 
     /// The same with names that lead where the test says.
     pub async fn strict_with(dns: StubDns, change: impl FnOnce(&mut Config)) -> Self {
-        Self::launch(Mode::Production, Some(Arc::new(dns)), change).await
+        Self::launch(Own::new(Mode::Production, Some(Arc::new(dns)), Backend::chosen()).await, change).await
     }
 
     /// The rules of `--dev`, and names that lead where this resolver says.
     pub async fn with_resolver(resolver: Arc<dyn Resolve>) -> Self {
-        Self::launch(Mode::Dev, Some(resolver), |_| {}).await
+        Self::launch(Own::new(Mode::Dev, Some(resolver), Backend::chosen()).await, |_| {}).await
     }
 
-    async fn launch(
-        mode: Mode,
-        resolver: Option<Arc<dyn Resolve>>,
-        change: impl FnOnce(&mut Config),
-    ) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    /// A further node on the database of this one, over a way of its own, with the same settings, keyring and key.
+    pub async fn another_node(&self) -> Self {
+        let place = self.own.place.clone().expect("a server that was started with `shared`");
+        let keyring = self.config.server.keyring.clone().unwrap_or_else(|| self.config.server.dev_keyring());
+        let own = Own {
+            folder: Arc::new(tempfile::tempdir().unwrap()),
+            way: Some(Arc::new(Way::to(place.url()))),
+            place: Some(place),
+            token: Some(self.token.clone()),
+            ..self.own.clone()
+        };
+        let mut config = self.config.clone();
+        own.settle(&mut config);
+        config.server.keyring = Some(keyring);
+        Self::boot(config, own).await
+    }
+
+    async fn launch(own: Own, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
-        config.server.data_dir = folder.path().join("data");
         config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.server.drain_seconds = 5;
         config.delivery.total_deadline_ms = 2000;
         config.outbound.connect_timeout_ms = 1000;
-        if mode == Mode::Production {
-            let keyring = folder.path().join("keyring.toml");
+        own.settle(&mut config);
+        if own.mode == Mode::Production {
+            let keyring = own.folder.path().join("keyring.toml");
             postrider_vault::keyring::Keyring::create(&keyring).unwrap();
             config.server.keyring = Some(keyring);
         }
         change(&mut config);
-        Self::boot(config, mode, resolver, Some(folder)).await
+        Self::boot(config, own).await
     }
 
-    async fn boot(
-        config: Config,
-        mode: Mode,
-        resolver: Option<Arc<dyn Resolve>>,
-        folder: Option<TempDir>,
-    ) -> Self {
+    async fn boot(config: Config, own: Own) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (settings, names) = (config.clone(), resolver.clone());
+        let (settings, starting) = (config.clone(), own.clone());
         let (node, token) = runtime
             .spawn(async move {
-                let node = Node::start_with(&settings, mode, names)
+                let node = Node::start_with(&settings, starting.mode, starting.resolver)
                     .await
                     .unwrap_or_else(|failure| panic!("{failure}"));
-                let token = dev::key(node.store.as_ref()).await.unwrap();
-                (node, token.expose_secret().to_owned())
+                let token = match starting.token {
+                    Some(token) => token,
+                    None => dev::key(node.store.as_ref()).await.unwrap().expose_secret().to_owned(),
+                };
+                (node, token)
             })
             .await
             .unwrap();
@@ -152,9 +192,7 @@ impl TestServer {
             token,
             node: Some(node),
             runtime: Some(runtime),
-            folder,
-            mode,
-            resolver,
+            own,
         }
     }
 
@@ -183,6 +221,16 @@ impl TestServer {
         &self.config.server.data_dir
     }
 
+    /// The way to its database, of a server that was started with `shared`.
+    pub fn way(&self) -> &Way {
+        self.own.way.as_deref().expect("a server that was started with `shared`")
+    }
+
+    /// Its database on PostgreSQL; `None` on SQLite.
+    pub fn place(&self) -> Option<&Place> {
+        self.own.place.as_deref()
+    }
+
     /// Stops it in order.
     pub async fn stop(mut self) {
         self.halt().await;
@@ -201,6 +249,9 @@ impl TestServer {
 
     /// Ends it as `kill -9` would: nothing is finished or closed. Then starts it again on the same database.
     pub async fn crash(mut self) -> Self {
+        if self.own.place.is_some() {
+            tokio::time::sleep(NOTED).await;
+        }
         self.cut();
         self.again(|_| {}).await
     }
@@ -212,13 +263,12 @@ impl TestServer {
         self.cut();
     }
 
-    async fn again(mut self, change: impl FnOnce(&mut Config)) -> Self {
-        let (mut config, mode, folder) = (self.config.clone(), self.mode, self.folder.take());
-        let resolver = self.resolver.take();
+    async fn again(self, change: impl FnOnce(&mut Config)) -> Self {
+        let (mut config, own) = (self.config.clone(), self.own.clone());
         // Every handle of the store goes, and with the last one its lock.
         drop(self);
         change(&mut config);
-        Self::boot(config, mode, resolver, folder).await
+        Self::boot(config, own).await
     }
 
     fn cut(&mut self) {
@@ -298,6 +348,23 @@ impl TestServer {
         tokio::time::timeout(PATIENCE, waiting)
             .await
             .unwrap_or_else(|_| panic!("no {count} attempts in {PATIENCE:?}"))
+    }
+}
+
+impl Own {
+    async fn new(mode: Mode, resolver: Option<Arc<dyn Resolve>>, backend: Backend) -> Self {
+        let (folder, place) = (Arc::new(tempfile::tempdir().unwrap()), backend.place().await);
+        Self { mode, resolver, folder, place, way: None, token: None }
+    }
+
+    /// Data directory and database.
+    fn settle(&self, config: &mut Config) {
+        config.server.data_dir = self.folder.path().join("data");
+        match (&self.way, &self.place) {
+            (Some(way), _) => use_database(config, way.url()),
+            (None, Some(place)) => use_database(config, place.url()),
+            (None, None) => {}
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use base64::{
     Engine as _,
     prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD},
 };
-use postrider_testing::{Client, Receiver, Reply};
+use postrider_testing::{Backend, Client, Receiver, Reply};
 use serde_json::{Value, json};
 use std::{
     fmt::Write as _,
@@ -263,7 +263,9 @@ async fn no_credential_is_found_in_files_logs_answers_or_metrics() {
     let log = process.log();
     assert!(log.contains("\"DEBUG\""), "the log is not as talkative as it can be: {log}");
     scan.0.push(("the log".to_owned(), log.into_bytes()));
-    assert!(scan.0.iter().any(|(name, _)| name.ends_with(".db-wal")), "the write-ahead log is scanned");
+    scan.0.extend(Backend::chosen().stored(folder.path()));
+    let stored = |name: &str| [".db-wal", "table secret"].iter().any(|end| name.ends_with(end));
+    assert!(scan.0.iter().any(|(name, _)| stored(name)), "what is stored is scanned");
     scan.check(&canaries(&api_key));
 }
 

@@ -14,7 +14,7 @@ mod damaged;
 mod delivering;
 mod disabling;
 mod documents;
-mod filling;
+mod embedded;
 mod history;
 mod isolating;
 mod oauth;

@@ -250,41 +250,6 @@ fn the_log_is_json_when_nobody_watches() {
     assert_eq!(line["level"], "INFO");
 }
 
-/// MIG-1: an older release does not touch what a newer one has written, and says what to do.
-#[test]
-fn a_database_of_a_newer_release_is_refused_with_the_instruction() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut process = Process::dev(folder.path());
-    process.signal("TERM");
-    assert_eq!(process.wait().code(), Some(0));
-    let file = folder.path().join("data/postrider.db");
-    let set = |version: i64| {
-        rusqlite::Connection::open(&file).unwrap().pragma_update(None, "user_version", version).unwrap();
-    };
-    set(99);
-    let said = run(folder.path(), &["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", "data"], &[]);
-    assert_eq!(said.code, Some(78), "{said:?}");
-    assert!(said.errors.contains("start the release that wrote it"), "{said:?}");
-    set(1);
-    Process::dev(folder.path());
-}
-
-/// Starting again does not help: somebody has to put it right.
-#[test]
-fn a_file_that_is_no_database_is_refused_with_the_way_out() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("data")).unwrap();
-    let file = folder.path().join("data/postrider.db");
-    std::fs::write(&file, "a note, not a database").unwrap();
-    let said = run(folder.path(), &["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", "data"], &[]);
-    assert_eq!(said.code, Some(78), "{said:?}");
-    assert!(
-        said.errors.contains("postrider.db") && said.errors.contains("restore the last backup"),
-        "{said:?}"
-    );
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "a note, not a database");
-}
-
 /// K01, K12: a database without its keyring is of no use, and the refusal names the missing key.
 #[test]
 fn a_database_with_another_keyring_is_refused_by_name() {

@@ -1,6 +1,6 @@
 //! The built binary as an operator runs it.
 
-use postrider_testing::Client;
+use postrider_testing::{Backend, Client};
 use serde_json::Value;
 use std::{
     fs,
@@ -20,10 +20,14 @@ pub(crate) struct Said {
     pub(crate) errors: String,
 }
 
-/// A command of the binary in an empty environment and the given folder.
+/// A command of the binary in the given folder, and in an environment that says no more than which database it has.
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
     command.args(arguments).current_dir(folder).env_clear().stdin(Stdio::null());
+    // The others have nothing to do with it.
+    if matches!(arguments, ["serve" | "api-key" | "health", ..]) {
+        command.envs(Backend::chosen().variables(folder));
+    }
     command
 }
 

@@ -9,7 +9,7 @@ const PAGES: u32 = 1000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn small() -> TestServer {
-    TestServer::with(|config| {
+    TestServer::embedded(|config| {
         config.sqlite.max_pages = Some(PAGES);
         config.delivery.retention.messages_days = 1;
         config.delivery.retention.sweep_interval_secs = 1;
