@@ -9,7 +9,7 @@
 //! - [`memory`] and [`snapshots`]: configuration for matching and sending, bounded;
 //! - [`work`]: transactions of configuration; [`settled`]: deliveries that end;
 //! - [`address`], [`connection`] and [`schema`]: reaching a database and what opening it means;
-//! - [`secrets`]: every credential, sealed, in one table;
+//! - [`secrets`]: every credential, sealed, in one table; [`hold`]: what is not sent after a database was brought back;
 //! - one file per noun of the contract.
 //!
 //! Not there yet: see `docs/decisions/0011-postgresql-ownership.md`.
@@ -39,6 +39,7 @@ mod event_types;
 mod failure;
 mod health;
 mod hints;
+mod hold;
 mod idempotency;
 mod identity;
 mod in_flight;
@@ -80,7 +81,7 @@ use postrider_vault::keyring::Keyring;
 use queue::Queue;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicI64, Ordering},
 };
 use tokio::{sync::Notify, task::JoinSet};
 
@@ -113,6 +114,8 @@ pub(crate) struct Shared {
     identity: Mutex<Identity>,
     commits: health::Commits,
     positions: Mutex<Positions>,
+    /// Since when a hold lasts as far as this node knows, in microseconds; 0 when none does.
+    held_since: AtomicI64,
     closed: AtomicBool,
     closing: Notify,
 }
@@ -232,6 +235,7 @@ impl PostgresStore {
             identity: Mutex::new(identity),
             commits: health::Commits::default(),
             positions: Mutex::default(),
+            held_since: AtomicI64::new(0),
             closed: AtomicBool::new(false),
             closing: Notify::new(),
             clock: Clock::default(),
@@ -242,7 +246,11 @@ impl PostgresStore {
             keyring,
         });
         clock_sync::compare(&shared, &connection).await?;
-        schema::open(&connection, &shared.config, &shared.keyring, shared.clock.now()).await?;
+        let now = shared.clock.now();
+        schema::open(&connection, &shared.config, &shared.keyring, now).await?;
+        if let Some(since) = hold::look_where_it_lies(&connection, now).await? {
+            shared.held_since.store(since.as_micros(), Ordering::Relaxed);
+        }
         if shared.config.serves {
             if let Some(before) = before {
                 takeover::end(&shared, &connection, before, true).await?;
@@ -289,6 +297,8 @@ impl Tasks {
         Self { workers, others }
     }
 }
+
+impl postrider_store::backup::Backups for PostgresStore {}
 
 #[async_trait::async_trait]
 impl Store for PostgresStore {

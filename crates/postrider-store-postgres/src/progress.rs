@@ -11,7 +11,7 @@ use postrider_model::{
     retry::GiveUp,
     time::Timestamp,
 };
-use postrider_store::deliveries::ProgressKind;
+use postrider_store::{deliveries::ProgressKind, hold};
 use std::collections::HashMap;
 
 /// States as the column keeps them; never renumbered. What is pending stands in a table of its own.
@@ -91,7 +91,14 @@ pub(crate) async fn of_pairs(
 
 /// The same progress where the endpoint is disabled or not.
 pub(crate) fn held(progress: Progress, disabled: bool) -> Progress {
-    Progress { held: disabled && matches!(progress.state, State::Pending { .. }), ..progress }
+    match progress.state {
+        State::Pending { next_attempt_at } => Progress {
+            held: disabled || hold::is_on(next_attempt_at),
+            state: State::Pending { next_attempt_at: hold::taken_off(next_attempt_at) },
+            ..progress
+        },
+        _ => progress,
+    }
 }
 
 /// Delivered in any generation counts as delivered, then pending (the earliest), then failed (the latest).

@@ -12,9 +12,10 @@ use postrider_vault::keyring::Keyring;
 use std::{collections::BTreeMap, time::Duration};
 
 /// All migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0002_publish", include_str!("../migrations/0002_publish.sql")),
+    ("0003_hold", include_str!("../migrations/0003_hold.sql")),
 ];
 /// The oldest server that is supported.
 const OLDEST: i32 = 140_000;

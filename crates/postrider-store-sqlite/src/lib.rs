@@ -11,6 +11,7 @@
 //! - [`secrets`]: every credential, sealed, in one table; [`schema`] and [`start`]: what opening a database means;
 //! - [`upkeep`]: checkpoints and free space, beside the writer; [`set_back`]: what a clock that was set back left;
 //!   [`space`]: what retention frees goes back to the disk;
+//! - [`backup`] and [`restore`]: copies of the database, made and brought back; [`hold`]: what is not sent after that;
 //! - one file per noun of the contract.
 //!
 //! Guarantees: a write that was answered `Ok` is on the disk; no second process writes; leases live in memory and a
@@ -21,6 +22,7 @@ mod access;
 mod applications;
 mod attempt_rows;
 mod attempts;
+mod backup;
 mod claim;
 mod config;
 mod credentials;
@@ -32,6 +34,7 @@ mod event_types;
 mod failure;
 mod health;
 mod held;
+mod hold;
 mod idempotency;
 mod in_flight;
 mod inbox;
@@ -46,6 +49,7 @@ mod progress;
 mod readers;
 mod recent;
 mod record;
+mod restore;
 mod retention;
 mod schema;
 mod secrets;
@@ -59,10 +63,12 @@ mod writer;
 
 pub use config::{Config, TestDisk};
 pub use open_error::OpenError;
+pub use restore::{Restored, restore};
 
 use failure::Failure;
 use in_flight::InFlight;
 use log_sync::Log;
+use postrider_model::time::Timestamp;
 use postrider_store::agenda::Agenda;
 use postrider_store::{Clock, Ids, Store, StoreError};
 use postrider_vault::keyring::Keyring;
@@ -73,7 +79,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
         mpsc::{Receiver, sync_channel},
     },
     thread::JoinHandle,
@@ -108,6 +114,8 @@ pub(crate) struct Shared {
     latest: set_back::Latest,
     positions: Mutex<retention::Positions>,
     next_payload: AtomicU64,
+    /// Since when a hold lasts, in microseconds; 0 when none does.
+    held_since: AtomicI64,
     closed: AtomicBool,
 }
 
@@ -194,6 +202,7 @@ impl SqliteStore {
             latest: set_back::Latest::default(),
             positions: Mutex::default(),
             next_payload: AtomicU64::new(schema::last_payload(&connection)? + 1),
+            held_since: AtomicI64::new(hold::since(&connection)?.map_or(0, Timestamp::as_micros)),
             closed: AtomicBool::new(false),
             config,
             clock,

@@ -10,7 +10,7 @@ use postrider_model::{
     retry::GiveUp,
     time::Timestamp,
 };
-use postrider_store::deliveries::ProgressKind;
+use postrider_store::{deliveries::ProgressKind, hold};
 use rusqlite::{Connection, params};
 
 /// States as the column keeps them; never renumbered. 0 stands in the conditions of indexes too.
@@ -80,9 +80,13 @@ pub(crate) fn of(
             },
         });
     }
-    Ok(all.map(|progress| Progress {
-        held: disabled && matches!(progress.state, State::Pending { .. }),
-        ..progress
+    Ok(all.map(|progress| match progress.state {
+        State::Pending { next_attempt_at } => Progress {
+            held: disabled || hold::is_on(next_attempt_at),
+            state: State::Pending { next_attempt_at: hold::taken_off(next_attempt_at) },
+            ..progress
+        },
+        _ => progress,
     }))
 }
 

@@ -15,7 +15,7 @@ use postrider_model::{
     id::{EndpointId, MessageId},
     time::Timestamp,
 };
-use postrider_store::agenda::Part;
+use postrider_store::{agenda::Part, hold};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -136,7 +136,7 @@ fn pull_in(
         None => (part == Part::First).then_some((Part::Retries, None)),
     };
     let mut earliest: Option<Timestamp> = None;
-    for one in &waiting {
+    for one in waiting.iter().filter(|one| !hold::is_on(one.due_at)) {
         let Some(due) = due_again(one, now) else { continue };
         work.connection
             .prepare_cached(

@@ -165,6 +165,12 @@ impl Agenda {
         }
     }
 
+    /// A pending delivery was put on hold: memory forgets it, and if its attempt has not begun, it will not.
+    pub fn put_on_hold(&mut self, delivery: DeliveryId, now: Timestamp) {
+        self.settled(delivery, now);
+        self.pending += 1;
+    }
+
     /// Nothing of theirs is claimed until then; an instant that has passed takes it back.
     pub fn defer(&mut self, whose: Deferred, until: Timestamp, now: Timestamp) {
         let who = Who::from(whose);

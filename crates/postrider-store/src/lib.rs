@@ -2,7 +2,8 @@
 //!
 //! The cast:
 //! - one small trait per noun ([`applications`], [`endpoints`], [`event_types`], [`messages`], [`deliveries`],
-//!   [`attempts`], [`access`]), [`retention`] and [`health`]; [`Store`] is all of them;
+//!   [`attempts`], [`access`]), [`retention`], [`health`], [`hold`] and [`backup`]; [`Store`] is all of
+//!   them;
 //! - [`Clock`] and [`Ids`], which every backend owns: the time that leases and schedules go by, and ids that grow;
 //! - [`snapshot`]: the bounded memory of endpoint configuration that backends match and send with;
 //! - `conformance` (a feature, for the tests of backends): the suite that every backend passes.
@@ -14,6 +15,7 @@ pub mod access;
 pub mod agenda;
 pub mod applications;
 pub mod attempts;
+pub mod backup;
 pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -22,6 +24,7 @@ pub mod endpoints;
 pub mod error;
 pub mod event_types;
 pub mod health;
+pub mod hold;
 pub mod idempotency;
 pub mod ids;
 pub mod messages;
@@ -45,6 +48,8 @@ pub trait Store:
     + attempts::Attempts
     + retention::Retention
     + health::Health
+    + hold::Holding
+    + backup::Backups
 {
     /// The clock that schedules and leases go by.
     fn clock(&self) -> &Clock;

@@ -15,6 +15,7 @@ use postrider_model::{
 use postrider_store::{
     deliveries::{Claimed, ClaimedDelivery, Lease, Room},
     endpoints::AppScope,
+    hold,
 };
 
 /// A pending delivery of an enabled endpoint that no lease covers.
@@ -34,7 +35,8 @@ pub(super) fn waiting<'a>(disk: &'a Disk, memory: &'a Memory) -> impl Iterator<I
         let stored = disk.deliveries.get(id)?;
         let State::Pending { next_attempt_at } = stored.state else { return None };
         let endpoint = disk.live_endpoint(id.endpoint)?;
-        let waits = endpoint.disabled.is_none() && !memory.leases.contains_key(id);
+        let waits =
+            endpoint.disabled.is_none() && !hold::is_on(next_attempt_at) && !memory.leases.contains_key(id);
         waits.then(|| Waiting {
             delivery: *id,
             application: endpoint.application,

@@ -23,6 +23,7 @@ use postrider_store::{
         Recorded, ResendError, Room,
     },
     endpoints::AppScope,
+    hold,
     idempotency::{Created, IdempotencyKey},
     messages::MessageFilter,
     page::{Page, PageRequest},
@@ -187,9 +188,11 @@ impl Deliveries for ModelStore {
     }
 }
 
-/// The delivery is pending, its endpoint enabled, its payload there.
+/// The delivery is pending and not on hold, its endpoint enabled, its payload there.
 fn may_be_sent(disk: &Disk, delivery: DeliveryId) -> bool {
+    let on_hold = |state| matches!(state, State::Pending { next_attempt_at } if hold::is_on(next_attempt_at));
     disk.pending.contains(&delivery)
+        && disk.deliveries.get(&delivery).is_some_and(|stored| !on_hold(stored.state))
         && disk.live_endpoint(delivery.endpoint).is_some_and(|endpoint| endpoint.disabled.is_none())
         && disk.messages.get(&delivery.message).is_some_and(|stored| stored.payload.is_some())
 }

@@ -19,6 +19,7 @@ use postrider_model::{
 use postrider_store::{
     WriteError,
     endpoints::AppScope,
+    hold,
     idempotency::IdempotencyKey,
     snapshot::{Credentials, SendSettings, SigningKey, Snapshot},
 };
@@ -49,6 +50,8 @@ pub struct Disk {
     pub(super) attempts: BTreeMap<AttemptId, Attempt>,
     /// Attempts that had begun and were neither recorded nor released.
     pub(super) begun: BTreeMap<DeliveryId, Begun>,
+    /// Since when deliveries are on hold, and why.
+    pub(super) hold: Option<(Timestamp, String)>,
     /// Commits so far.
     pub(super) commits: u64,
 }
@@ -264,7 +267,14 @@ impl Disk {
         let states: Vec<State> = self.generations(message, endpoint).map(|(_, one)| one.state).collect();
         let attempts = self.generations(message, endpoint).map(|(_, one)| one.attempts).sum();
         let state = prevailing(&states)?;
-        Some(Progress { state, attempts, held: disabled && matches!(state, State::Pending { .. }) })
+        Some(match state {
+            State::Pending { next_attempt_at } => Progress {
+                state: State::Pending { next_attempt_at: hold::taken_off(next_attempt_at) },
+                attempts,
+                held: disabled || hold::is_on(next_attempt_at),
+            },
+            _ => Progress { state, attempts, held: false },
+        })
     }
 }
 

@@ -14,6 +14,7 @@ mod disk;
 mod endpoints;
 mod event_types;
 mod health;
+mod hold;
 mod memory;
 mod messages;
 mod paging;

@@ -9,7 +9,7 @@ use postrider_model::{
     retry::GiveUp,
     time::Timestamp,
 };
-use postrider_store::Ids;
+use postrider_store::{Ids, hold};
 use std::time::Duration;
 
 /// Smaller steps of the clock are not looked at.
@@ -73,6 +73,9 @@ fn pull_in(disk: &mut Disk, now: Timestamp) {
     for delivery in pending {
         let Some(stored) = disk.deliveries.get(&delivery) else { continue };
         let State::Pending { next_attempt_at } = stored.state else { continue };
+        if hold::is_on(next_attempt_at) {
+            continue;
+        }
         let due = if stored.attempts > 0 {
             let mine = disk.attempts.values().filter(|attempt| attempt.delivery == delivery);
             let last = mine.map(|attempt| attempt.started_at).max().filter(|at| *at > now);

@@ -1,6 +1,7 @@
 //! The lane of one endpoint: first attempts and retries, each with a queue of their own.
 
 use super::{Handed, LANE_QUEUE, Part, earlier, ids::IdSet};
+use crate::hold;
 use postrider_model::{
     delivery::DeliveryId,
     id::{ApplicationId, MessageId},
@@ -71,6 +72,10 @@ impl Half {
     }
 
     fn lies_on_disk(&mut self, due: Timestamp) {
+        // What is on hold is nothing to come back for.
+        if hold::is_on(due) {
+            return;
+        }
         self.disk_due = earlier(self.disk_due, Some(due));
         if let Some(reading) = &mut self.reading {
             reading.added = earlier(reading.added, Some(due));
@@ -252,7 +257,8 @@ impl Lane {
     ) -> Option<IdSet<DeliveryId>> {
         let half = self.half_mut(part);
         let reading = half.reading.take()?;
-        half.disk_due = earlier(left.unwrap_or(half.disk_due), reading.added);
+        let left = left.unwrap_or(half.disk_due).filter(|due| !hold::is_on(*due));
+        half.disk_due = earlier(left, reading.added);
         Some(reading.ended)
     }
 

@@ -26,6 +26,7 @@ pub mod endpoints;
 pub mod event_types;
 mod fixture;
 pub mod health;
+pub mod hold;
 pub mod idempotency;
 pub mod messages;
 pub mod resends;
@@ -173,6 +174,17 @@ macro_rules! conformance_suite {
             health: [
                 writes_can_be_checked_and_commits_are_counted
             ]
+            hold: [
+                what_is_on_hold_waits_and_says_so
+                what_comes_while_a_hold_lasts_is_delivered
+                what_is_released_is_due_when_it_was
+                what_is_dropped_is_cancelled_and_what_was_not_due_yet_is_kept
+                what_is_retimed_is_spread_over_the_time_in_order
+                what_is_past_its_deadline_expires_once_released
+                what_is_on_hold_can_still_be_cancelled_or_settled
+                a_disabled_endpoint_keeps_what_is_released
+                an_attempt_that_runs_while_the_hold_begins_counts
+            ]
             idempotency: [
                 a_repeated_message_is_accepted_once
                 fifty_concurrent_messages_with_one_key_are_one
@@ -252,6 +264,7 @@ macro_rules! conformance_suite {
                 an_attempt_that_was_recorded_is_no_death
                 a_resend_in_flight_is_found_again
                 held_and_cancelled_deliveries_stay_so
+                a_hold_lasts_over_a_restart
                 idempotency_keys_are_remembered
                 a_restart_forgets_deferrals
                 a_closed_store_says_that_it_is_not_available
@@ -293,6 +306,7 @@ mod tests {
         ("endpoints", include_str!("endpoints.rs")),
         ("event_types", include_str!("event_types.rs")),
         ("health", include_str!("health.rs")),
+        ("hold", include_str!("hold.rs")),
         ("idempotency", include_str!("idempotency.rs")),
         ("messages", include_str!("messages.rs")),
         ("resends", include_str!("resends.rs")),

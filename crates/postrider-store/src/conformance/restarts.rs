@@ -7,6 +7,7 @@ use crate::{
     deliveries::{Deferred, Recorded},
     endpoints::AppScope,
     error::{StoreError, WriteError},
+    hold::Decision,
     messages::NewMessage,
 };
 use postrider_model::{
@@ -266,6 +267,26 @@ pub async fn held_and_cancelled_deliveries_stay_so(harness: &mut dyn Harness) {
     assert!(progress(&*store, &scope, accepted.id, held).await.held);
     enable(&*store, &scope, held).await;
     assert_eq!(claim_one(&*store).await.lease.delivery.endpoint, held);
+}
+
+pub async fn a_hold_lasts_over_a_restart(harness: &mut dyn Harness) {
+    let store = harness.store();
+    let scope = application(&*store).await;
+    let endpoint_id = endpoint(&*store, &scope).await;
+    let held = publish(&*store, message(&scope)).await.id;
+    assert!(store.put_on_hold("a test", None, PLENTY).await.unwrap().next.is_none());
+    let since = store.held_since();
+    drop(store);
+    harness.reopen().await;
+    let store = harness.store();
+    assert!(since.is_some());
+    assert_eq!(store.held_since(), since);
+    assert!(claim(&*store).await.is_empty());
+    assert_eq!(store.backlog().await.unwrap().pending, 1);
+    let step = store.decide(Decision::Release, None, PLENTY).await.unwrap();
+    assert_eq!((step.moved, step.next), (1, None));
+    let claimed = claim_one(&*store).await.lease.delivery;
+    assert_eq!((claimed.message, claimed.endpoint), (held, endpoint_id));
 }
 
 pub async fn idempotency_keys_are_remembered(harness: &mut dyn Harness) {
