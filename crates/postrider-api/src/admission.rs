@@ -26,10 +26,10 @@ mod steer;
 pub use config::LimitsConfig;
 
 use crate::{auth::Caller, error::ApiError, json, ports::Pulse};
-use axum::extract::Request;
+use axum::body::Body;
 use bytes::Bytes;
 use gate::{Gate, Pass};
-use http::header;
+use http::{HeaderMap, header};
 use line::{Blame, Limits};
 use postrider_model::limits::REQUEST_BODY_BYTES;
 use postrider_store::Store;
@@ -216,15 +216,15 @@ impl Admission {
         &self,
         store: &dyn Store,
         pulse: &dyn Pulse,
-        caller: &Caller,
-        application: &str,
-        request: Request,
+        (caller, application): (&Caller, &str),
+        headers: &HeaderMap,
+        body: Body,
     ) -> Result<(Bytes, Turn<'_>), ApiError> {
         let arrived = Instant::now();
         let key = self.keys.hash_one((caller.identity.environment.as_str(), application));
         let refused = match self.judge(store, pulse, key, arrived) {
             Err(reason) => reason,
-            Ok(()) => match self.read_and_begin(key, request).await? {
+            Ok(()) => match self.read_and_begin(key, headers, body).await? {
                 Ok(begun) => return Ok(begun),
                 Err(blame) => Reason::of_publish(blame),
             },
@@ -287,13 +287,14 @@ impl Admission {
     async fn read_and_begin(
         &self,
         key: u64,
-        request: Request,
+        headers: &HeaderMap,
+        body: Body,
     ) -> Result<Result<(Bytes, Turn<'_>), Blame>, ApiError> {
-        let mut reserved = match self.bodies.enter(key, announced(&request)).await {
+        let mut reserved = match self.bodies.enter(key, announced(headers)).await {
             Ok(reserved) => reserved,
             Err(blame) => return Ok(Err(blame)),
         };
-        let body = json::read(request, REQUEST_BODY_BYTES).await?;
+        let body = json::read_body(headers, body, REQUEST_BODY_BYTES).await?;
         reserved.shrink(body.len() as u64);
         let turn = self.turns.enter(key, 1).await;
         Ok(turn.map(|turn| (body, Turn { _turn: turn, _body: reserved })))
@@ -319,8 +320,8 @@ impl Admission {
 }
 
 /// The length that a body is said to have, or the largest that one can have.
-fn announced(request: &Request) -> u64 {
-    let length = request.headers().get(header::CONTENT_LENGTH);
+fn announced(headers: &HeaderMap) -> u64 {
+    let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     length.unwrap_or(u64::MAX).min(REQUEST_BODY_BYTES as u64)
 }

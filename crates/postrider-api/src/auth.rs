@@ -95,6 +95,15 @@ impl FromRequestParts<ApiState> for Caller {
         if let Some(caller) = parts.extensions.get::<Self>() {
             return Ok(caller.clone());
         }
+        let caller = Self::of(parts, state).await?;
+        parts.extensions.insert(caller.clone());
+        Ok(caller)
+    }
+}
+
+impl Caller {
+    /// Finds out who sent a request; 401, and 429 after too many of them.
+    pub(crate) async fn of(parts: &Parts, state: &ApiState) -> Result<Self, ApiError> {
         let address = parts.extensions.get::<ClientAddress>().copied();
         let found = authenticate(parts, state).await;
         let refused = matches!(&found, Err(error) if error.status() == http::StatusCode::UNAUTHORIZED);
@@ -104,9 +113,7 @@ impl FromRequestParts<ApiState> for Caller {
         {
             return Err(failures::too_many());
         }
-        let caller = found?;
-        parts.extensions.insert(caller.clone());
-        Ok(caller)
+        found
     }
 }
 

@@ -26,6 +26,13 @@ impl FromRequestParts<ApiState> for Idempotency {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, ApiError> {
+        Self::of(parts)
+    }
+}
+
+impl Idempotency {
+    /// Reads the header.
+    pub(crate) fn of(parts: &Parts) -> Result<Self, ApiError> {
         let mut values = parts.headers.get_all("idempotency-key").iter();
         let Some(value) = values.next() else { return Ok(Self(None)) };
         let key = value

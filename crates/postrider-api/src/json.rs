@@ -4,13 +4,17 @@ use crate::{
     error::{ApiError, Problem},
     state::ApiState,
 };
-use axum::extract::{FromRequest, Request};
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+    response::Response,
+};
 use bytes::{Bytes, BytesMut};
-use http::header;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use postrider_model::{limits, payload};
 use serde::{
-    Deserialize,
+    Deserialize, Serialize,
     de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor},
 };
 use serde_json::error::Category;
@@ -22,6 +26,8 @@ use tokio::time::{Instant, timeout_at};
 pub const CONFIGURATION_BYTES: usize = 1024 * 1024;
 /// A body must have arrived after this time.
 const BODY_TIME: Duration = Duration::from_secs(30);
+/// What is made room for before anything of a body has come, in bytes: whoever announces more has to send it.
+const FIRST_BYTES: u64 = 16 * 1024;
 /// What an answer repeats of a name that it refuses.
 const NAME_CHARACTERS: usize = 64;
 
@@ -57,8 +63,13 @@ impl<T: DeserializeOwned + Default> FromRequest<ApiState> for OptionalJsonBody<T
 /// The body's bytes; 413 beyond `limit`, also for a body without an announced length, 408 when it does not arrive. What is
 /// left then is read by [`crate::unread`].
 pub async fn read(request: Request, limit: usize) -> Result<Bytes, ApiError> {
-    let (head, mut body) = request.into_parts();
-    if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+    let (head, body) = request.into_parts();
+    read_body(&head.headers, body, limit).await
+}
+
+/// The same for a request that was taken apart.
+pub async fn read_body(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(Problem::json(
             vec![],
             "compressed bodies are not read: send it without `content-encoding`",
@@ -66,12 +77,14 @@ pub async fn read(request: Request, limit: usize) -> Result<Bytes, ApiError> {
         .into());
     }
     let announced =
-        head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(ApiError::too_large());
     }
     let deadline = Instant::now() + BODY_TIME;
-    let mut bytes = BytesMut::new();
+    // A copy of its own: what hyper gives would keep all that was read with it.
+    let expected = announced.unwrap_or_default().min(FIRST_BYTES);
+    let mut bytes = BytesMut::with_capacity(usize::try_from(expected).unwrap_or_default());
     loop {
         let frame = match timeout_at(deadline, body.frame()).await {
             Err(_) => return Err(ApiError::body_timeout()),
@@ -91,6 +104,16 @@ pub async fn read(request: Request, limit: usize) -> Result<Bytes, ApiError> {
             bytes.extend_from_slice(&data);
         }
     }
+}
+
+/// An answer in JSON of about `room` bytes.
+pub fn answer(status: StatusCode, value: &impl Serialize, room: usize) -> Result<Response, ApiError> {
+    let mut bytes = Vec::with_capacity(room);
+    serde_json::to_writer(&mut bytes, value).map_err(|error| ApiError::internal(&error))?;
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 /// Reads one JSON value. Unknown members are ignored; a member given twice, a second value and excessive nesting are

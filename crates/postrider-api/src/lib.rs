@@ -34,3 +34,4 @@ pub mod v1;
 pub use config::Config;
 pub use router::router;
 pub use state::ApiState;
+pub use transport::Api;

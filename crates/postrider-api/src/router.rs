@@ -1,13 +1,12 @@
 //! The table of contents: every route of the API, by group. Paths stand at the handlers.
 
-use crate::{openapi, state::ApiState, transport, v1};
-use axum::Router;
+use crate::{openapi, state::ApiState, transport::Api, v1};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The whole API, ready to be served.
-pub fn router(state: ApiState) -> Router {
+pub fn router(state: ApiState) -> Api {
     let (routes, document) = operations().split_for_parts();
-    transport::wrap(routes.merge(openapi::routes(&document)), state)
+    Api::new(routes.merge(openapi::routes(&document)), state)
 }
 
 /// All operations and their description.

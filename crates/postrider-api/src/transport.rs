@@ -1,18 +1,24 @@
 //! What every request passes on its way in and out: spelling of the path, host names, loops, time, panics, CORS, and JSON for
-//! whatever finds no handler. One layer, not six: each would box its future and clone all those below it.
+//! whatever finds no handler. One function, not six layers: each would box its future and clone all those below it.
 
-use crate::{error::ApiError, state::ApiState, unread};
+use crate::{error::ApiError, state::ApiState, unread, v1::messages};
 use axum::{
     Router,
     body::Body,
-    extract::{Request, State},
-    middleware::{Next, from_fn_with_state},
+    extract::Request,
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{HeaderValue, Uri, header, uri::PathAndQuery};
-use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
-use tower::util::MapRequest;
+use std::{
+    any::Any,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowHeaders, Any as AnyOrigin, CorsLayer};
 
 /// A handler has answered after this time, reading the body included.
@@ -22,36 +28,99 @@ const DELIVERY_AGENT: &[u8] = b"Postrider/";
 /// How long browsers may remember a CORS answer.
 const CORS_AGE: Duration = Duration::from_mins(10);
 
-/// Puts the routes behind everything that is the same for all of them.
-pub fn wrap(routes: Router<ApiState>, state: ApiState) -> Router {
-    let routes: Router = routes
-        .fallback(async || ApiError::entity_not_found())
-        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .with_state(state.clone());
-    // Paths are respelled before routing, so the routes stand behind a router that has none.
-    Router::new()
-        .fallback_service(MapRequest::new(routes, without_trailing_slash))
-        .layer(from_fn_with_state(state, guarded))
-        .layer(cors())
+/// The whole API: answers requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Parts>);
+
+struct Parts {
+    routes: Router,
+    state: ApiState,
 }
 
-/// Answers whatever happens: refused before it reaches a handler, too late, after a panic. In any case, what the client is
-/// still sending is read on.
-async fn guarded(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let (request, rest) = unread::lend(request);
-    let answer = async {
-        if is_delivery(&request) {
-            return ApiError::loop_detected().into_response();
+impl Api {
+    /// Puts the routes behind everything that is the same for all of them.
+    pub(crate) fn new(routes: Router<ApiState>, state: ApiState) -> Self {
+        let routes = routes
+            .fallback(async || ApiError::entity_not_found())
+            .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+            .with_state(state.clone());
+        Self(Arc::new(Parts { routes, state }))
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request) -> Response {
+        if !request.headers().contains_key(header::ORIGIN) {
+            return self.guarded(request).await;
         }
-        if !is_under_our_name(&request, &state.config.public_hosts) {
-            return ApiError::misdirected().into_response();
+        // A page in a browser asks.
+        let api = self.clone();
+        let guarded = service_fn(move |request| {
+            let api = api.clone();
+            async move { Ok(api.guarded(request).await) }
+        });
+        let answer: Result<_, Infallible> = Box::pin(cors().layer(guarded).oneshot(request)).await;
+        answer.unwrap_or_else(|never| match never {})
+    }
+
+    /// Answers whatever happens: refused before it reaches a handler, too late, after a panic. In any case, what the client
+    /// is still sending is read on.
+    async fn guarded(&self, request: Request) -> Response {
+        let (request, rest) = unread::lend(request);
+        let answer = async {
+            if is_delivery(&request) {
+                return ApiError::loop_detected().into_response();
+            }
+            if !is_under_our_name(&request, &self.0.state.config.public_hosts) {
+                return ApiError::misdirected().into_response();
+            }
+            self.in_time(request).await
+        };
+        let response =
+            AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| answer_panic(&*panic));
+        unread::read_on(rest).await;
+        response
+    }
+
+    async fn in_time(&self, request: Request) -> Response {
+        match tokio::time::timeout(HANDLER_TIME, self.handled(request)).await {
+            Ok(response) => response,
+            Err(_) => {
+                ApiError::unavailable("The server took too long; whether anything was done is not known, ask again with the same idempotency key.", Duration::from_secs(1))
+                    .into_response()
+            }
         }
-        in_time(&state, request, next).await
-    };
-    let response =
-        AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| answer_panic(&*panic));
-    unread::read_on(rest).await;
-    response
+    }
+
+    async fn handled(&self, request: Request) -> Response {
+        let Parts { routes, state } = &*self.0;
+        let uri = request.uri().clone();
+        if let Some(application) = messages::published_to(request.method(), uri.path()) {
+            return messages::publish_to(state, application, request).await;
+        }
+        match state.admission.beside(request.method(), uri.path(), request.headers()).await {
+            Ok(_pass) => {
+                // The sizes of all other handlers' futures are not this one's.
+                let answer = Box::pin(routes.clone().oneshot(without_trailing_slash(request))).await;
+                answer.unwrap_or_else(|never| match never {})
+            }
+            Err(refusal) => refusal.into_response(),
+        }
+    }
+}
+
+impl tower::Service<Request> for Api {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let api = self.clone();
+        Box::pin(async move { Ok(api.answer(request).await) })
+    }
 }
 
 fn cors() -> CorsLayer {
@@ -82,23 +151,6 @@ fn without_trailing_slash(mut request: Request<Body>) -> Request<Body> {
         }
     }
     request
-}
-
-async fn in_time(state: &ApiState, request: Request, next: Next) -> Response {
-    let answering = async {
-        let admission = &state.admission;
-        match admission.beside(request.method(), request.uri().path(), request.headers()).await {
-            Ok(_pass) => next.run(request).await,
-            Err(refusal) => refusal.into_response(),
-        }
-    };
-    match tokio::time::timeout(HANDLER_TIME, answering).await {
-        Ok(response) => response,
-        Err(_) => {
-            ApiError::unavailable("The server took too long; whether anything was done is not known, ask again with the same idempotency key.", Duration::from_secs(1))
-                .into_response()
-        }
-    }
 }
 
 /// A delivery that comes back would publish itself again and again. The outbound client refuses our own

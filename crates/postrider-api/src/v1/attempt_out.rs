@@ -76,7 +76,7 @@ pub(crate) struct MessageAttemptOut {
     timestamp: Timestamp,
     /// The message, with `with_msg=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    msg: Option<MessageOut>,
+    msg: Option<MessageOut<'static>>,
     /// Result class: `succeeded`, `http_error`, `timeout`, `tls`, …
     outcome: &'static str,
     /// One sentence: what happened and, where there is one, the way out. Empty on success.

@@ -156,7 +156,7 @@ pub(crate) async fn of_message(
 #[serde(rename_all = "camelCase")]
 pub(crate) struct EndpointMessageOut {
     #[serde(flatten)]
-    message: MessageOut,
+    message: MessageOut<'static>,
     #[serde(flatten)]
     status: StatusOut,
     /// When the next attempt is due.

@@ -56,7 +56,7 @@ pub(crate) async fn send(
     within: InEndpoint,
     Idempotency(key): Idempotency,
     JsonBody(body): JsonBody<EventExampleIn>,
-) -> Result<(StatusCode, Json<MessageOut>), ApiError> {
+) -> Result<(StatusCode, Json<MessageOut<'static>>), ApiError> {
     let event_type = message_in::event_type(&body.event_type)?;
     let payload = if event_type.as_str() == PING {
         Bytes::from_static(PING_PAYLOAD)

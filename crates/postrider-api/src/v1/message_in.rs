@@ -100,6 +100,8 @@ pub(crate) struct Publication<'a> {
     tags: BTreeSet<Tag>,
     content_type: Option<String>,
     pub(crate) payload: Bytes,
+    /// The payload, if it is a JSON object.
+    pub(crate) json: Option<&'a RawValue>,
     payload_lifetime: Option<Duration>,
     deliver_at: Option<Timestamp>,
     /// The application to create if there is none, as it was sent.
@@ -112,6 +114,7 @@ impl<'a> Publication<'a> {
         let mut envelope: MessageIn<'a> = json::parse(body)?;
         let raw = envelope.transformations_params.as_mut().and_then(|params| params.raw_payload.take());
         let params = envelope.transformations_params.as_ref();
+        let json = if raw.is_none() { envelope.payload } else { None };
         let payload = match raw {
             Some(raw) => raw_payload(body, raw),
             None => json_payload(body, envelope.payload),
@@ -140,6 +143,7 @@ impl<'a> Publication<'a> {
                 tags: tags?,
                 content_type: content_type?,
                 payload: payload?,
+                json,
                 payload_lifetime: payload_lifetime?,
                 deliver_at: deliver_at?,
                 application: envelope.application,
@@ -185,17 +189,13 @@ enum Refused {
 fn json_payload(body: &Bytes, payload: Option<&RawValue>) -> Result<Bytes, Refused> {
     let problem = |reason: Cow<'static, str>| Refused::Problem(Problem::body("payload", reason));
     let Some(payload) = payload else { return Err(problem("is required: a JSON object".into())) };
-    let bytes = payload.get().as_bytes();
-    match payload::check(bytes) {
-        Ok(()) => Ok(body.slice_ref(bytes)),
+    match payload::check_value(payload.get()) {
+        Ok(()) => Ok(body.slice_ref(payload.get().as_bytes())),
         Err(PayloadRefusal::TooLarge) => Err(Refused::TooLarge),
         Err(PayloadRefusal::NotAnObject) => Err(problem(
             "must be a JSON object; for any other body use transformationsParams.rawPayload".into(),
         )),
-        Err(PayloadRefusal::TooDeep) => {
-            Err(problem(format!("is nested deeper than {} levels", limits::JSON_DEPTH).into()))
-        }
-        Err(PayloadRefusal::Malformed(reason)) => Err(problem(format!("is not valid JSON: {reason}").into())),
+        Err(other) => Err(problem(other.to_string().into())),
     }
 }
 

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 /// A message.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct MessageOut {
+pub(crate) struct MessageOut<'a> {
     /// The message's id, sent as `webhook-id`.
     #[serde(serialize_with = "spelling::text")]
     #[schema(value_type = String, example = "msg_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
@@ -33,7 +33,7 @@ pub(crate) struct MessageOut {
     /// The payload as published: key order, spacing and numbers untouched. `{}` when content was not asked for and when
     /// the body is not a JSON object (`GET …/raw` shows it); `{"expired": true}` once it is deleted.
     #[schema(value_type = Object)]
-    payload: PayloadOut,
+    payload: PayloadOut<'a>,
     /// Endpoints without one of these channels do not get it, unless they name no channels.
     #[serde(serialize_with = "spelling::names_or_null")]
     #[schema(value_type = Option<Vec<String>>)]
@@ -52,9 +52,9 @@ pub(crate) struct MessageOut {
     deliver_at: Option<Timestamp>,
 }
 
-impl MessageOut {
+impl<'a> MessageOut<'a> {
     /// A message with what is to be shown as its payload.
-    pub(crate) fn new(message: Message, payload: PayloadOut) -> Self {
+    pub(crate) fn new(message: Message, payload: PayloadOut<'a>) -> Self {
         Self {
             id: message.id,
             event_id: message.event_id,
@@ -75,17 +75,19 @@ impl MessageOut {
 }
 
 /// What is shown as the payload of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum PayloadOut {
+#[derive(Debug, Clone)]
+pub(crate) enum PayloadOut<'a> {
     /// The published bytes.
     Published(Bytes),
+    /// A JSON object as this request brought it, read already.
+    Brought(&'a RawValue),
     /// Content was not asked for.
     LeftOut,
     /// It has expired or was deleted on request.
     Expired,
 }
 
-impl PayloadOut {
+impl PayloadOut<'_> {
     /// Of a stored message. `now` tells an expired payload that retention has not yet reached.
     pub(crate) fn of_stored(stored: &MessageWithPayload, with_content: bool, now: Timestamp) -> Self {
         match &stored.payload {
@@ -96,7 +98,7 @@ impl PayloadOut {
     }
 }
 
-impl Serialize for PayloadOut {
+impl Serialize for PayloadOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Published(bytes) => match serde_json::from_slice::<&RawValue>(bytes) {
@@ -104,6 +106,7 @@ impl Serialize for PayloadOut {
                 Ok(json) if json.get().starts_with('{') => json.serialize(serializer),
                 _ => serializer.serialize_map(Some(0))?.end(),
             },
+            Self::Brought(json) => json.serialize(serializer),
             Self::LeftOut => serializer.serialize_map(Some(0))?.end(),
             Self::Expired => {
                 let mut map = serializer.serialize_map(Some(1))?;

@@ -19,9 +19,11 @@ use crate::{
 };
 use axum::{
     Json,
+    body::Body,
     extract::{FromRequestParts, Request, State},
+    response::{IntoResponse as _, Response},
 };
-use http::{StatusCode, request::Parts};
+use http::{HeaderMap, Method, StatusCode, request::Parts};
 use postrider_model::{
     access::Scope,
     application::{Application, Ref},
@@ -39,6 +41,8 @@ use utoipa::{IntoParams, ToSchema};
 
 /// Messages that one bulk expunge can name: each costs a durable commit.
 const BULK_EXPUNGE: usize = 250;
+/// What a message without channels and tags takes in an answer beside its payload, in bytes.
+const MESSAGE_BYTES: usize = 512;
 const NO_APPLICATION: &str = "Application not found";
 
 /// Whether the payload is shown, for the OpenAPI document.
@@ -74,6 +78,26 @@ impl FromRequestParts<ApiState> for Publishing {
     }
 }
 
+/// The application that a request publishes to, when its path is spelled as client libraries do.
+pub(crate) fn published_to<'a>(method: &Method, path: &'a str) -> Option<&'a str> {
+    let name = path.strip_prefix("/api/v1/app/")?.strip_suffix("/msg")?;
+    let plain = !name.is_empty() && !name.contains(['/', '%']);
+    (plain && *method == Method::POST).then_some(name)
+}
+
+/// The same as [`create`] without the router before it, whose boxes and copies were a tenth of what a message costs.
+pub(crate) async fn publish_to(state: &ApiState, application: &str, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let publishing = async {
+        let caller = Caller::of(&parts, state).await?;
+        caller.require_publisher()?;
+        let publishing = Publishing { caller, reference: application.to_owned() };
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        publish(state, publishing, Idempotency::of(&parts)?, &query, &parts.headers, body).await
+    };
+    publishing.await.unwrap_or_else(ApiError::into_response)
+}
+
 /// Publish a message
 ///
 /// The answer comes when the message and all its deliveries are on disk. With the same `idempotency-key`, a repeated
@@ -87,28 +111,40 @@ impl FromRequestParts<ApiState> for Publishing {
 pub(crate) async fn create(
     State(state): State<ApiState>,
     publishing: Publishing,
-    Idempotency(key): Idempotency,
+    idempotency: Idempotency,
     query: Query,
     request: Request,
-) -> Result<(StatusCode, Json<MessageOut>), ApiError> {
-    let with_content = history::with_content(&query)?;
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    publish(&state, publishing, idempotency, &query, &parts.headers, body).await
+}
+
+async fn publish(
+    state: &ApiState,
+    publishing: Publishing,
+    Idempotency(key): Idempotency,
+    query: &Query,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let with_content = history::with_content(query)?;
     let (body, _turn) = state
         .admission
-        .publish(&*state.store, &*state.pulse, &publishing.caller, &publishing.reference, request)
+        .publish(&*state.store, &*state.pulse, (&publishing.caller, &publishing.reference), headers, body)
         .await?;
     let publication = Publication::read(&body, state.store.clock().now())?;
-    let application = match find_application(&state, &publishing.caller, &publishing.reference).await? {
+    let application = match find_application(state, &publishing.caller, &publishing.reference).await? {
         Some(application) => application,
-        None => create_application(&state, &publishing, publication.application).await?,
+        None => create_application(state, &publishing, publication.application).await?,
     };
     let scope = AppScope { environment: application.environment, application: application.id };
-    let payload = publication.payload.clone();
+    let (payload, json) = (publication.payload.clone(), publication.json);
     let message = publication.into_message(scope.clone(), Audience::Matching, key);
-    let accepted = accept(&state, message).await?;
+    let accepted = accept(state, message).await?;
     let shown = if !with_content {
         PayloadOut::LeftOut
     } else if accepted.replayed {
-        match first_payload(&state, &scope, &accepted).await? {
+        match first_payload(state, &scope, &accepted).await? {
             // Such a key publishes and reads nothing, also not by guessing the idempotency keys of others.
             PayloadOut::Published(first) if publishing.only_publishes() && first != payload => {
                 PayloadOut::LeftOut
@@ -116,9 +152,10 @@ pub(crate) async fn create(
             first => first,
         }
     } else {
-        PayloadOut::Published(payload)
+        json.map_or(PayloadOut::LeftOut, PayloadOut::Brought)
     };
-    Ok((StatusCode::ACCEPTED, Json(MessageOut::new(accepted.message, shown))))
+    let room = payload.len() + MESSAGE_BYTES;
+    json::answer(StatusCode::ACCEPTED, &MessageOut::new(accepted.message, shown), room)
 }
 
 /// Accepts one message; the store gathers concurrent ones into a commit.
@@ -145,7 +182,7 @@ async fn first_payload(
     state: &ApiState,
     scope: &AppScope,
     accepted: &Accepted,
-) -> Result<PayloadOut, ApiError> {
+) -> Result<PayloadOut<'static>, ApiError> {
     let first = state.store.message(scope, &Ref::Id(accepted.message.id)).await?;
     let now = state.store.clock().now();
     Ok(first.map_or(PayloadOut::Expired, |stored| PayloadOut::of_stored(&stored, true, now)))
@@ -193,7 +230,7 @@ pub(crate) async fn list(
     State(state): State<ApiState>,
     within: InApplication,
     query: Query,
-) -> Result<Json<ListResponse<MessageOut>>, ApiError> {
+) -> Result<Json<ListResponse<MessageOut<'static>>>, ApiError> {
     let now = state.store.clock().now();
     let mut problems = Problems::default();
     let asked = Asked::<MessageKind>::read(&query, now, &mut problems);
@@ -217,7 +254,7 @@ pub(crate) async fn get(
     State(state): State<ApiState>,
     message: InMessage,
     query: Query,
-) -> Result<Json<MessageOut>, ApiError> {
+) -> Result<Json<MessageOut<'static>>, ApiError> {
     let with_content = history::with_content(&query)?;
     Ok(Json(MessageOut::of_stored(message.stored, with_content, state.store.clock().now())))
 }
@@ -246,7 +283,7 @@ pub(crate) async fn raw(
             let payload = String::from_utf8_lossy(&bytes).into_owned();
             Ok(Json(MessageRawPayloadOut { payload }))
         }
-        PayloadOut::Expired | PayloadOut::LeftOut => {
+        PayloadOut::Expired | PayloadOut::LeftOut | PayloadOut::Brought(_) => {
             Err(ApiError::not_found("The payload of this message has expired or was expunged"))
         }
     }

@@ -1,6 +1,6 @@
 //! The router over a store in a temporary directory, and short ways to call it.
 
-use axum::{Router, body::Body, http::Request};
+use axum::{body::Body, http::Request};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
@@ -33,7 +33,7 @@ const JWT_SECRET: &str = "a secret that is long enough for HS256";
 
 /// The API with an environment and a key of it.
 pub(crate) struct Api {
-    router: Router,
+    router: postrider_api::Api,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) environment: EnvironmentId,
     pub(crate) token: String,

@@ -1,7 +1,7 @@
 //! The router over an embedded store in a temporary directory, called in process, and a stand-in for the engine that
 //! records attempts as the tests want them.
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -34,7 +34,7 @@ use tower::ServiceExt;
 /// An API without a network.
 #[derive(Clone)]
 pub(crate) struct Server {
-    router: Router,
+    router: postrider_api::Api,
     pub(crate) store: Arc<dyn Store>,
     _folder: Arc<TempDir>,
 }
