@@ -4,7 +4,7 @@
 //! `verify-full` (encrypted, and the server proves its name by a certificate of a known root, or of `sslrootcert`). As
 //! with other clients, only `verify-full` keeps out somebody who sits in between. No error shows a password.
 
-use crate::OpenError;
+use crate::{OpenError, config::Pooler, connection::Statements, reach::Reach};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -32,12 +32,23 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long written bytes may stay without an answer from the other side's kernel.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// What the names of this product's connections begin with; the schema version that they know follows.
+pub(crate) const APPLICATION: &str = "postrider/";
+/// How often two connections are asked which session of the server they have.
+const PROBES: usize = 4;
+
+/// Whether the database answered, and why not.
+type Knock = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
 /// What it takes to connect.
 #[derive(Clone)]
 pub(crate) struct Address {
     config: tokio_postgres::Config,
     tls: Tls,
     shown: String,
+    /// Behind a pooler in transaction mode: what all connections know of statements.
+    pooled: Option<Arc<Statements>>,
+    reach: Arc<Reach>,
 }
 
 impl Address {
@@ -57,10 +68,111 @@ impl Address {
             Mode::Require | Mode::VerifyFull => SslMode::Require,
         });
         config.connect_timeout(CONNECT_TIME).tcp_user_timeout(SILENCE).keepalives_idle(SILENCE);
-        config.application_name("postrider");
+        config.application_name(APPLICATION.trim_end_matches('/'));
         let tls = Tls::new(mode, root.as_deref())?;
         let shown = shown(&config);
-        Ok(Self { config, tls, shown })
+        Ok(Self { config, tls, shown, pooled: None, reach: Arc::default() })
+    }
+
+    /// The release says by this to others which schema it knows.
+    pub(crate) fn name_schema(&mut self, version: i64) {
+        self.config.application_name(format!("{APPLICATION}{version}"));
+    }
+
+    /// Finds out whether a pooler in transaction mode stands in between, unless the settings say.
+    pub(crate) async fn find_pooler(&mut self, told: Pooler) -> Result<(), OpenError> {
+        let pooled = match told {
+            Pooler::None => false,
+            Pooler::Transaction => true,
+            Pooler::Auto => {
+                let refused = |error| OpenError::of_connecting(&self.shown, &error);
+                self.shares_sessions().await.map_err(refused)?
+            }
+        };
+        if pooled {
+            tracing::info!(
+                database = self.shown,
+                "a pooler in transaction mode stands in between: statements are not prepared, and this node looks for \
+                 work instead of hearing of it"
+            );
+        }
+        self.pooled = pooled.then(Arc::default);
+        Ok(())
+    }
+
+    /// Do connections change their session, or have two of them the same one?
+    async fn shares_sessions(&self) -> Result<bool, tokio_postgres::Error> {
+        let mut clients = Vec::new();
+        let mut drivers = tokio::task::JoinSet::new();
+        for _ in 0..2 {
+            let (client, connection) = self.connect().await?;
+            drivers.spawn(connection);
+            clients.push((client, None));
+        }
+        for _ in 0..PROBES {
+            for (client, known) in &mut clients {
+                let answer = client.simple_query("SELECT pg_backend_pid()").await?;
+                let session = answer.iter().find_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                    _ => None,
+                });
+                if known.is_some() && *known != session {
+                    return Ok(true);
+                }
+                *known = session;
+            }
+        }
+        Ok(matches!(&clients[..], [(_, one), (_, two)] if one == two))
+    }
+
+    /// See [`Self::find_pooler`].
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.pooled.is_some()
+    }
+
+    /// What a new connection knows of statements: behind a pooler what all know.
+    pub(crate) fn statements(&self) -> Arc<Statements> {
+        self.pooled.clone().unwrap_or_default()
+    }
+
+    /// Whether anybody can connect, as far as it is known.
+    pub(crate) fn reach(&self) -> &Arc<Reach> {
+        &self.reach
+    }
+
+    /// A connection was refused.
+    pub(crate) fn refused(&self, why: &str) {
+        self.reach.refused(why, self.knock());
+    }
+
+    /// An answer takes long.
+    pub(crate) fn suspect(&self) {
+        self.reach.suspect(self.knock());
+    }
+
+    /// Connecting took too long.
+    pub(crate) fn silent(&self) -> OpenError {
+        OpenError::Away { place: self.shown.clone(), why: "it does not answer".to_owned() }
+    }
+
+    /// Connects and asks for the smallest answer. Holds no part of what knows whether that can be.
+    fn knock(&self) -> impl Fn() -> Knock + Send + 'static {
+        let (config, tls, shown) = (self.config.clone(), self.tls.clone(), self.shown.clone());
+        move || {
+            let (config, tls, shown) = (config.clone(), tls.clone(), shown.clone());
+            Box::pin(async move {
+                let why = |error| match OpenError::of_connecting(&shown, &error) {
+                    OpenError::Away { why, .. } => why,
+                    other => other.to_string(),
+                };
+                let (client, connection) = config.connect(tls).await.map_err(why)?;
+                let asking = client.simple_query("SELECT 1");
+                tokio::select! {
+                    answer = asking => answer.map(drop).map_err(why),
+                    ended = connection => ended.map_err(why).and(Err("the connection ended".to_owned())),
+                }
+            })
+        }
     }
 
     /// Host, port and database, for messages; no user, no password.

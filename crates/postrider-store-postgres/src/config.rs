@@ -3,7 +3,7 @@
 use postrider_model::retry::RetryPolicy;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Settings of the PostgreSQL store. Unknown keys are refused.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,11 +34,14 @@ pub struct Config {
     /// How long a node that is not heard of keeps its work, in seconds; at least one and a half times an attempt's longest
     /// time, which is `delivery.total_deadline_ms` and three seconds.
     pub lease_seconds: u64,
-    /// Wake-ups between nodes over `LISTEN` and `NOTIFY`. Off behind a pooler in transaction mode, where they cannot be:
-    /// then nodes look every `poll_milliseconds`.
+    /// Wake-ups between nodes over `LISTEN` and `NOTIFY`. Behind a pooler in transaction mode they cannot be heard: then,
+    /// and when this is off, nodes look every `poll_milliseconds`.
     pub listen: bool,
-    /// See `listen`.
+    /// How often a node that hears no wake-ups looks for work and for changed configuration.
     pub poll_milliseconds: u64,
+    /// Whether `url` leads to a pooler in transaction mode, such as PgBouncer: `auto` finds out at the start, `none` (a
+    /// server, or a pooler in session mode) and `transaction` say so.
+    pub pooler: Pooler,
     /// Open a database that may forget what it has committed (`fsync`, `full_page_writes` or `synchronous_commit` off).
     pub dangerous_accept_data_loss: bool,
     /// Whether this process serves endpoints; commands that only read and write do not. Not part of the file.
@@ -69,6 +72,7 @@ impl Default for Config {
             lease_seconds: 35,
             listen: true,
             poll_milliseconds: 500,
+            pooler: Pooler::Auto,
             dangerous_accept_data_loss: false,
             serves: true,
             attempt_seconds: 20,
@@ -78,10 +82,33 @@ impl Default for Config {
 }
 
 impl Config {
+    /// See `lease_seconds`.
+    pub(crate) fn lease_time(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds.max(1))
+    }
+
+    /// See `poll_milliseconds`.
+    pub(crate) fn poll_time(&self) -> Duration {
+        Duration::from_millis(self.poll_milliseconds.max(50))
+    }
+
     /// The URL; empty when none is set.
     pub(crate) fn url(&self) -> SecretString {
         self.url.as_ref().map(|url| url.0.clone()).unwrap_or_default()
     }
+}
+
+/// What stands between this node and the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooler {
+    /// To be found out at the start.
+    #[default]
+    Auto,
+    /// Nothing that matters: each connection is a session of the server.
+    None,
+    /// Each transaction may run in another session.
+    Transaction,
 }
 
 /// A setting that holds a password: read from the file, shown as `[secret]`.

@@ -3,10 +3,15 @@
 //! A connection that broke, or whose transaction was left open because its caller went away, is closed and not used
 //! again: the database then undoes what was begun.
 
+mod client;
+
+pub(crate) use client::{Client, Statement};
+
 use crate::{
     OpenError,
     address::Address,
     failure::{Failure, closing, unavailable},
+    reach::SILENCE,
 };
 use postrider_store::StoreError;
 use std::{
@@ -20,10 +25,12 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_postgres::{Client, Row, Statement, types::ToSql};
+use tokio_postgres::{Row, types::ToSql};
 
 /// How long a caller waits for a connection of the pool before it is told to come back.
 const POOL_WAIT: Duration = Duration::from_secs(5);
+/// How long connecting may take in all.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long the database may work at one statement.
 const STATEMENT_TIME: Duration = Duration::from_secs(20);
 /// How long a transaction may wait for the next statement: a node that stands still, or whose way is cut, must not hold
@@ -50,49 +57,95 @@ pub(crate) enum Use {
 }
 
 impl Use {
-    fn settings(self) -> &'static str {
-        match self {
-            Self::Reading => "SET plan_cache_mode = force_custom_plan;",
-            Self::Commits => "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;",
-            Self::Notes => "SET synchronous_commit = off;",
-        }
+    /// What a session, or each transaction, is told: `set` is `SET` or `SET LOCAL`.
+    fn settings(self, set: &str) -> String {
+        let timeout = STATEMENT_TIME.as_millis().to_string();
+        let idle = IDLE_TIME.as_millis().to_string();
+        let of_all = [
+            ("search_path", "postrider"),
+            ("statement_timeout", timeout.as_str()),
+            ("idle_in_transaction_session_timeout", idle.as_str()),
+            ("client_min_messages", "error"),
+            ("jit", "off"),
+        ];
+        let of_use: &[(&str, &str)] = match self {
+            Self::Reading => &[("plan_cache_mode", "force_custom_plan")],
+            Self::Commits => &[
+                ("plan_cache_mode", "force_generic_plan"),
+                ("enable_seqscan", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+            ],
+            Self::Notes => &[
+                ("synchronous_commit", "off"),
+                ("plan_cache_mode", "force_generic_plan"),
+                ("enable_seqscan", "off"),
+            ],
+        };
+        let told = of_all.iter().chain(of_use).map(|(name, value)| format!("{set} {name} = {value}; "));
+        told.collect()
     }
 }
+
+/// Statements by their texts.
+pub(crate) type Statements = Mutex<HashMap<String, Statement>>;
 
 /// A connection.
 pub(crate) struct Connection {
     client: Client,
-    statements: Mutex<HashMap<String, Statement>>,
+    statements: Arc<Statements>,
     broken: AtomicBool,
+    /// How often the database had fallen silent when this was opened.
+    silences: u64,
+    address: Address,
 }
 
 impl Connection {
-    /// Connects, for callers of the contract.
+    /// Connects, for callers of the contract; not while it is known that nobody can.
     pub(crate) async fn open(address: &Address, purpose: Use) -> Result<Self, Failure> {
-        Self::first(address, purpose).await.map_err(|error| unavailable(error.to_string()).into())
+        address.reach().check()?;
+        Self::first(address, purpose).await.map_err(|error| {
+            match &error {
+                OpenError::Away { why, .. } => address.refused(why),
+                other => address.refused(&other.to_string()),
+            }
+            unavailable(error.to_string()).into()
+        })
     }
 
     /// Connects, with the reasons for an operator.
     pub(crate) async fn first(address: &Address, purpose: Use) -> Result<Self, OpenError> {
         let refused = |error| OpenError::of_connecting(address.shown(), &error);
-        let (client, connection) = address.connect().await.map_err(refused)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the database ended");
+        let silences = address.reach().silences();
+        let connecting = async {
+            let (client, connection) = address.connect().await.map_err(refused)?;
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection to the database ended");
+                }
+            });
+            if !address.is_pooled() {
+                client.batch_execute(&purpose.settings("SET")).await.map_err(refused)?;
             }
-        });
-        let of_use = purpose.settings();
-        let (timeout, idle) = (STATEMENT_TIME.as_millis(), IDLE_TIME.as_millis());
-        let settings = format!(
-            "SET search_path = postrider; SET statement_timeout = {timeout}; SET idle_in_transaction_session_timeout = {idle}; SET client_min_messages = error; SET jit = off; {of_use}"
-        );
-        client.batch_execute(&settings).await.map_err(refused)?;
-        Ok(Self { client, statements: Mutex::default(), broken: AtomicBool::new(false) })
+            Ok(client)
+        };
+        // The library's own limit is that of TCP, which a machine keeps up whose processes stand still.
+        let in_time = tokio::time::timeout(CONNECT_TIME, connecting).await;
+        let client = in_time.unwrap_or_else(|_| Err(address.silent()))?;
+        Ok(Self {
+            client: Client::new(client, purpose, address.is_pooled()),
+            statements: address.statements(),
+            broken: AtomicBool::new(false),
+            silences,
+            address: address.clone(),
+        })
     }
 
     /// Is it of no use any more?
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed) || self.client.is_closed()
+        self.broken.load(Ordering::Relaxed)
+            || self.client.is_closed()
+            || self.silences != self.address.reach().silences()
     }
 
     /// It must not be used again.
@@ -142,23 +195,58 @@ impl Connection {
         self.timed(self.client.batch_execute(text)).await
     }
 
+    /// A statement that must not stand in a transaction and may take long: a build of an index beside the work. Behind a
+    /// pooler the server's own time limit counts.
+    pub(crate) async fn run_alone(&self, text: &str, pooled: bool) -> Result<(), Failure> {
+        if !pooled {
+            self.client.execute_alone("SET statement_timeout = 0").await?;
+        }
+        let done = self.client.execute_alone(text).await;
+        if !pooled {
+            let timeout = STATEMENT_TIME.as_millis();
+            self.client.execute_alone(&format!("SET statement_timeout = {timeout}")).await?;
+        }
+        Ok(done?)
+    }
+
+    /// Statements that may take long in the transaction that was begun: a migration. A cut way is found by keep-alives.
+    pub(crate) async fn run_long(&self, text: &str) -> Result<(), Failure> {
+        Ok(self.client.batch_execute(text).await?)
+    }
+
     /// Waits for an answer, not for ever: silence means that the way is cut.
     pub(crate) async fn timed<T>(
         &self,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Failure> {
-        match tokio::time::timeout(ANSWER_TIME, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
+        match self.in_time(answer).await {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) => {
                 if error.as_db_error().is_none() || error.is_closed() {
                     self.give_up();
                 }
                 Err(error.into())
             }
-            Err(_) => {
+            None => {
                 self.give_up();
                 Err(unavailable("the database does not answer".to_owned()).into())
             }
+        }
+    }
+
+    /// `None` when the database fell silent. An answer that takes long makes this process find out.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(answer);
+        let soon = tokio::time::timeout(SILENCE, &mut answer).await;
+        if let Ok(answer) = soon {
+            return Some(answer);
+        }
+        self.address.suspect();
+        tokio::select! {
+            biased;
+            answer = &mut answer => Some(answer),
+            () = self.address.reach().silent_after(self.silences) => None,
+            () = tokio::time::sleep(ANSWER_TIME - SILENCE) => None,
         }
     }
 }

@@ -93,6 +93,22 @@ impl Failure {
         }
     }
 
+    /// A lock was not to be had in the time that was set for it.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
+    /// The connection ended before the answer: what was asked may have happened.
+    pub(crate) fn is_lost(&self) -> bool {
+        match self {
+            Self::Sql(error) => {
+                error.as_db_error().is_none() || self.code() == Some(&SqlState::ADMIN_SHUTDOWN)
+            }
+            Self::Store(StoreError::Unavailable { .. }) => true,
+            _ => false,
+        }
+    }
+
     /// Somebody else wrote the same key at the same time, or two transactions waited for each other: once more.
     pub(crate) fn is_conflict(&self) -> bool {
         self.code().is_some_and(|code| {

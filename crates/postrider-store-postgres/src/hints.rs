@@ -32,6 +32,8 @@ pub(crate) const CHANNEL: &str = "postrider";
 const BYTES: usize = 7_000;
 /// Lines that are kept to be sent; beyond them everybody is told to look at everything.
 const LINES: usize = 5_000;
+/// How long what others should hear gathers after a wake-up: each is a commit that all who speak wait for in turn.
+const GATHER: Duration = Duration::from_millis(3);
 /// How long after a failure the next wake-up is sent.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -161,6 +163,7 @@ pub(crate) async fn send(shared: Arc<Shared>) {
             own.give_up();
             tokio::time::sleep(PAUSE).await;
         }
+        tokio::time::sleep(GATHER).await;
     }
 }
 
@@ -179,7 +182,7 @@ async fn notify(own: &mut Own, text: &str) -> Result<(), Failure> {
 
 /// Hears wake-ups until the store closes.
 pub(crate) async fn hear(shared: Arc<Shared>) {
-    while shared.config.listen && !shared.is_closed() {
+    while shared.listens() && !shared.is_closed() {
         if let Err(error) = listen(&shared).await {
             tracing::debug!(error, "wake-ups cannot be heard");
         }
@@ -190,7 +193,13 @@ pub(crate) async fn hear(shared: Arc<Shared>) {
 
 async fn listen(shared: &Arc<Shared>) -> Result<(), String> {
     let shown = |error: tokio_postgres::Error| error.to_string();
-    let (client, mut connection) = shared.address.connect().await.map_err(shown)?;
+    let reach = shared.address.reach();
+    reach.check().map_err(|error| error.to_string())?;
+    let silences = reach.silences();
+    let (client, mut connection) = tokio::select! {
+        connected = shared.address.connect() => connected.map_err(shown)?,
+        () = reach.silent_after(silences) => return Err("the database does not answer".to_owned()),
+    };
     let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
     let (begun, mut listening) = tokio::sync::oneshot::channel::<Client>();
     tokio::spawn(async move {
@@ -210,6 +219,8 @@ async fn listen(shared: &Arc<Shared>) -> Result<(), String> {
                 shared.keeper.hears();
                 continue;
             }
+            // Nobody tells whether what is not heard was not said.
+            () = reach.silent_after(silences) => return Err("the database does not answer".to_owned()),
             () = shared.closing.notified() => return Ok(()),
         };
         match message {

@@ -5,21 +5,26 @@
 //! as a new node. Leases are measured by the database's clock; what this node may still begin, by its own monotonic
 //! clock from before the renewal was sent.
 
+mod follow;
 mod look;
+mod set_back;
+mod upkeep;
+mod watch;
 
+pub(crate) use follow::run as follow;
 pub(crate) use look::endpoints_changed;
 
 use crate::{
-    Shared, clock_sync,
+    Shared,
+    clock_sync::Asked,
     connection::{Connection, Own, Use},
     failure::Failure,
     identity::NodeId,
-    schema,
     shards::{self, SHARDS, Shards},
     takeover,
     values::at,
 };
-use look::{Versions, load};
+use look::{Looks, load};
 use postrider_model::id::EndpointId;
 use postrider_store::StoreError;
 use std::{
@@ -27,6 +32,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
+use watch::{GRACE, Row, Watch};
 
 /// How often a lease is renewed while it lasts.
 const RENEWALS: u32 = 7;
@@ -34,9 +40,6 @@ const RENEWALS: u32 = 7;
 const SOON: Duration = Duration::from_millis(200);
 /// How often the keeper looks around while wake-ups are heard.
 const LOOK: Duration = Duration::from_secs(10);
-/// How often partitions for the weeks ahead are made, and the clock is compared.
-const UPKEEP: Duration = Duration::from_hours(1);
-
 /// What this node holds.
 pub(crate) struct Keeper {
     state: Mutex<State>,
@@ -53,14 +56,29 @@ struct State {
     fenced: bool,
     hears: bool,
     look: bool,
+    hurry: bool,
+    /// What was seen of the other nodes.
+    watch: Watch,
+    /// The database's clock was set back.
+    set_back: Option<Duration>,
 }
 
 impl Keeper {
     /// A node that holds nothing yet.
     pub(crate) fn new(node: NodeId) -> Self {
         let (owned, leaving) = (Shards::default(), Shards::default());
-        let state =
-            State { node, owned, leaving, valid_until: None, fenced: false, hears: false, look: true };
+        let state = State {
+            node,
+            owned,
+            leaving,
+            valid_until: None,
+            fenced: false,
+            hears: false,
+            look: true,
+            hurry: false,
+            watch: Watch::default(),
+            set_back: None,
+        };
         Self { state: Mutex::new(state), wake: Notify::new() }
     }
 
@@ -75,6 +93,7 @@ impl Keeper {
 
     /// Shards come or go: at once.
     pub(crate) fn hurry(&self) {
+        self.state().hurry = true;
         self.wake.notify_one();
     }
 
@@ -139,75 +158,71 @@ pub(crate) fn lock_of(node: &NodeId) -> i32 {
 /// Keeps until the store closes.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut own = Own::new(shared.address.clone(), Use::Reading);
-    let lease = Duration::from_secs(shared.config.lease_seconds);
-    let poll = Duration::from_millis(shared.config.poll_milliseconds.max(50));
-    let (mut renewed, mut looked, mut kept_up) = (Instant::now(), None::<Instant>, Instant::now());
-    let mut versions = Versions::default();
+    let poll = shared.config.poll_time();
+    let mut at = Instant::now();
+    let mut looks = Looks::default();
+    let mut set_back = set_back::Work::default();
+    let mut upkeep = upkeep::Upkeep::default();
     while !shared.is_closed() {
-        let rest = match round(&shared, &mut own, &mut renewed, lease).await {
-            Ok(rest) => rest,
-            Err(failure) => {
+        let hurry = std::mem::take(&mut shared.keeper.state().hurry);
+        if hurry || Instant::now() >= at {
+            let rest = round(&shared, &mut own).await.unwrap_or_else(|failure| {
                 let error = StoreError::from(failure);
                 tracing::warn!(%error, "the lease of this node could not be renewed");
                 own.give_up();
                 Duration::from_secs(1)
-            }
-        };
-        let (due, hears) = {
+            });
+            at = Instant::now() + rest;
+        }
+        let hears = {
             let mut state = shared.keeper.state();
-            let every = if state.hears { LOOK } else { poll };
-            let due =
-                std::mem::take(&mut state.look) || looked.is_none_or(|looked| looked.elapsed() >= every);
-            (due, state.hears)
-        };
-        if due {
-            let begun = Instant::now();
-            if let Err(failure) = look::around(&shared, &mut own, &mut versions).await {
-                let error = StoreError::from(failure);
-                tracing::debug!(%error, "looking around failed");
-                own.give_up();
+            let now = std::mem::take(&mut state.look);
+            looks.wanted |= now;
+            if let Some(by) = state.set_back.take() {
+                drop(state);
+                set_back.begin(&shared, by);
+                shared.keeper.state().hears
+            } else {
+                state.hears
             }
-            // Looking must not become all that the database does.
-            looked = Some(Instant::now() + begun.elapsed() * 10);
-        }
-        if kept_up.elapsed() >= UPKEEP {
-            kept_up = Instant::now();
-            upkeep(&shared, &mut own).await;
-        }
-        let rest = if hears { rest } else { rest.min(poll) };
+        };
+        looks.look(&shared, &mut own, if hears { LOOK } else { poll }).await;
+        set_back.go_on(&shared, &mut own).await;
+        upkeep.go_on(&shared, &mut own).await;
+        let next = if set_back.is_done() { at } else { at.min(Instant::now() + SOON) };
+        let next = if hears { next } else { next.min(Instant::now() + poll) };
         tokio::select! {
             () = shared.keeper.wake.notified() => {}
-            () = tokio::time::sleep(rest) => {}
+            () = tokio::time::sleep_until(next) => {}
             () = shared.closing.notified() => {}
         }
     }
 }
 
-/// Renews when it is time; takes and gives shards. Returns how long nothing is to be done.
-async fn round(
-    shared: &Arc<Shared>,
-    own: &mut Own,
-    renewed: &mut Instant,
-    lease: Duration,
-) -> Result<Duration, Failure> {
+/// Renews the lease; takes and gives shards. Returns how long nothing is to be done.
+async fn round(shared: &Arc<Shared>, own: &mut Own) -> Result<Duration, Failure> {
     let fenced = shared.keeper.state().fenced;
     let connection = own.get().await?;
     if fenced {
         begin_anew(shared, connection).await?;
     }
     give(shared, connection).await?;
-    let standing = renew(shared, connection).await?;
-    *renewed = Instant::now();
-    let Some(standing) = standing else {
+    let Some(standing) = renew(shared, connection).await? else {
         shared.fenced(shared.node());
         return Ok(Duration::ZERO);
     };
     for dead in &standing.dead {
-        takeover::end(shared, connection, *dead, false).await?;
+        takeover::end(shared, connection, dead.node, Some(dead.lease_until)).await?;
     }
     balance(shared, connection, &standing).await?;
     let leaving = shared.keeper.state().leaving.count() > 0;
-    Ok(if leaving { SOON } else { lease / RENEWALS })
+    Ok(if leaving {
+        SOON
+    } else if standing.doubt {
+        GRACE.min(shared.config.lease_time() / RENEWALS)
+    } else {
+        shared.config.lease_time() / RENEWALS
+    })
 }
 
 /// How things stand among the nodes.
@@ -215,23 +230,22 @@ pub(crate) struct Standing {
     live: usize,
     mine: Shards,
     free: usize,
-    dead: Vec<NodeId>,
+    dead: Vec<Row>,
+    doubt: bool,
 }
-
-const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 /// Writes the row of a new node.
 pub(crate) async fn register(shared: &Shared, connection: &Connection) -> Result<(), Failure> {
     let node = shared.node();
     let name = format!("process {}", std::process::id());
+    let now = shared.offset.now_sql();
     let text = format!(
-        "INSERT INTO node (id, name, started_at, lease_until, ended) VALUES ($1, $2, {NOW}, {NOW} + $3, false)"
+        "INSERT INTO node (id, name, started_at, lease_until, ended, lease) VALUES ($1, $2, {now}, {now} + $3, false, $3)"
     );
-    let lease = i64::try_from(shared.config.lease_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
     let begun = Instant::now();
-    connection.execute(&text, &[&&node[..], &name, &lease]).await?;
+    connection.execute(&text, &[&&node[..], &name, &micros(shared.config.lease_time())]).await?;
     let mut state = shared.keeper.state();
-    state.valid_until = Some(begun + Duration::from_secs(shared.config.lease_seconds));
+    state.valid_until = Some(begun + shared.config.lease_time());
     state.fenced = false;
     Ok(())
 }
@@ -248,29 +262,52 @@ async fn begin_anew(shared: &Shared, connection: &Connection) -> Result<(), Fail
     Ok(())
 }
 
-/// Renews the lease; `None` when another node has ended it.
+/// Renews the lease, and looks at those of the others and at the clock; `None` when another node has ended it.
 pub(crate) async fn renew(shared: &Shared, connection: &Connection) -> Result<Option<Standing>, Failure> {
     let node = shared.node();
+    let now = shared.offset.now_sql();
     let text = format!(
-        "WITH mine AS (UPDATE node SET lease_until = {NOW} + $2 WHERE id = $1 AND NOT ended RETURNING id)
-         SELECT (SELECT count(*) FROM mine),
-            (SELECT count(*) FROM node WHERE NOT ended AND (lease_until > {NOW} OR id = $1)),
+        "WITH mine AS (UPDATE node SET lease_until = {now} + $2, lease = $2 WHERE id = $1 AND NOT ended RETURNING id)
+         SELECT (SELECT count(*) FROM mine), {now},
             ARRAY(SELECT id FROM shard WHERE owner = $1),
             (SELECT count(*) FROM shard WHERE owner IS NULL),
-            ARRAY(SELECT id FROM node WHERE NOT ended AND lease_until <= {NOW} AND id <> $1)"
+            ARRAY(SELECT id FROM node WHERE NOT ended AND id <> $1 ORDER BY id),
+            ARRAY(SELECT lease_until FROM node WHERE NOT ended AND id <> $1 ORDER BY id),
+            ARRAY(SELECT COALESCE(lease, $2) FROM node WHERE NOT ended AND id <> $1 ORDER BY id)"
     );
-    let lease = i64::try_from(shared.config.lease_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-    let begun = Instant::now();
-    let row = connection.first_row(&text, &[&&node[..], &lease]).await?;
+    let lease = shared.config.lease_time();
+    connection.prepare(&text).await?;
+    let (begun, asked) = (Instant::now(), Asked::now());
+    let row = connection.first_row(&text, &[&&node[..], &micros(lease)]).await?;
     let Some(row) = row.filter(|row| row.get::<_, i64>(0) == 1) else { return Ok(None) };
-    shared.keeper.state().valid_until = Some(begun + Duration::from_secs(shared.config.lease_seconds));
-    let dead: Vec<Vec<u8>> = at(&row, 4)?;
+    let now: i64 = at(&row, 1)?;
+    let back = asked.answered(shared, now);
+    let (ids, until, leases): (Vec<Vec<u8>>, Vec<i64>, Vec<i64>) = (at(&row, 4)?, at(&row, 5)?, at(&row, 6)?);
+    let others: Vec<Row> = ids
+        .into_iter()
+        .zip(until)
+        .zip(leases)
+        .filter_map(|((id, lease_until), lease)| {
+            let lease = Duration::from_micros(u64::try_from(lease).unwrap_or(0));
+            Some(Row { node: id.try_into().ok()?, lease_until, lease })
+        })
+        .collect();
+    let mut state = shared.keeper.state();
+    state.valid_until = Some(begun + lease);
+    state.set_back = back.or(state.set_back);
+    let verdict = state.watch.judge(&others, now, begun, lease / 2);
+    drop(state);
     Ok(Some(Standing {
-        live: usize::try_from(at::<i64>(&row, 1)?).unwrap_or(1).max(1),
+        live: verdict.live + 1,
         mine: at::<Vec<i16>>(&row, 2)?.into_iter().collect(),
         free: usize::try_from(at::<i64>(&row, 3)?).unwrap_or(0),
-        dead: dead.into_iter().filter_map(|id| id.try_into().ok()).collect(),
+        dead: verdict.dead,
+        doubt: verdict.doubt,
     }))
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Takes free shards up to this node's share; marks what is beyond it as leaving.
@@ -363,27 +400,6 @@ async fn give(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Failu
     connection.execute(text, &[&idle.list(), &&shared.node()[..]]).await?;
     shared.hints.shards();
     Ok(())
-}
-
-async fn upkeep(shared: &Arc<Shared>, own: &mut Own) {
-    let now = shared.clock.now();
-    let done = async {
-        let connection = own.get().await?;
-        clock_sync::compare(shared, connection).await?;
-        connection.run("BEGIN; SET LOCAL lock_timeout = 2000").await?;
-        connection.query("SELECT pg_advisory_xact_lock($1, 0)", &[&schema::lock::SCHEMA]).await?;
-        schema::make_partitions(connection, now).await?;
-        connection.run("COMMIT").await?;
-        // Rows of nodes that ended long ago tell nobody anything.
-        let text = format!("DELETE FROM node WHERE ended AND lease_until < {NOW} - 86400000000");
-        connection.execute(&text, &[]).await?;
-        Ok::<_, Failure>(())
-    };
-    if let Err(failure) = done.await {
-        let error = StoreError::from(failure);
-        tracing::warn!(%error, "the upkeep of the database failed; it is tried again in an hour");
-        own.give_up();
-    }
 }
 
 impl Shared {

@@ -5,10 +5,11 @@
 //! - [agenda](postrider_store::agenda): the memory of what waits, from which claims are served; [`claim`] fills it from the database;
 //! - [`keeper`]: the lease of this node and its shards of endpoints ([`shards`]); [`takeover`]: ending a dead node;
 //!   [`identity`]: who this node is; [`in_flight`]: which attempts had begun should the process die;
-//! - [`hints`]: wake-ups between nodes; [`clock_sync`]: the database's clock;
+//! - [`hints`]: wake-ups between nodes; [`clock_sync`]: the database's clock; [`duties`]: what one node does for all;
 //! - [`memory`] and [`snapshots`]: configuration for matching and sending, bounded;
 //! - [`work`]: transactions of configuration; [`settled`]: deliveries that end;
-//! - [`address`], [`connection`] and [`schema`]: reaching a database and what opening it means;
+//! - [`address`], [`connection`] and [`schema`]: reaching a database and what opening it means; [`reach`]: whether it is
+//!   there at all;
 //! - [`secrets`]: every credential, sealed, in one table; [`hold`]: what is not sent after a database was brought back;
 //! - one file per noun of the contract.
 //!
@@ -20,10 +21,6 @@
 mod accept;
 mod access;
 mod address;
-#[allow(
-    dead_code,
-    reason = "the same as the embedded store's, which looks after a clock that was set back too"
-)]
 mod applications;
 mod attempt_rows;
 mod attempts;
@@ -33,6 +30,7 @@ mod config;
 mod connection;
 mod credentials;
 mod deliveries;
+mod duties;
 mod endpoint_rows;
 mod endpoints;
 mod event_types;
@@ -52,6 +50,7 @@ mod open_error;
 mod plans;
 mod progress;
 mod queue;
+mod reach;
 mod recent;
 mod record;
 mod retention;
@@ -66,7 +65,7 @@ pub mod testing;
 mod values;
 mod work;
 
-pub use config::{Config, Masked};
+pub use config::{Config, Masked, Pooler};
 pub use open_error::OpenError;
 
 use address::Address;
@@ -134,6 +133,11 @@ impl Shared {
         self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Does this node hear wake-ups? Behind a pooler in transaction mode nobody does.
+    fn listens(&self) -> bool {
+        self.config.listen && !self.address.is_pooled()
+    }
+
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
@@ -195,7 +199,9 @@ fn new_agenda(config: &Config) -> Agenda {
 /// Brings the schema of a database up to date without serving it.
 #[cfg(feature = "testing")]
 pub(crate) async fn migrate_only(config: &Config, keyring: &Keyring) -> Result<(), OpenError> {
-    let connection = Connection::first(&Address::parse(&config.url())?, Use::Reading).await?;
+    let mut address = Address::parse(&config.url())?;
+    address.name_schema(schema::known());
+    let connection = Connection::first(&address, Use::Reading).await?;
     schema::open(&connection, config, keyring, Clock::default().now()).await
 }
 
@@ -216,9 +222,11 @@ impl PostgresStore {
     /// Opens the database, brings its schema up to date, goes on with the work of an earlier start in the same data
     /// directory, and takes this node's share of the work.
     pub async fn open(config: Config, keyring: Keyring) -> Result<Arc<Self>, OpenError> {
-        let address = Address::parse(&config.url())?;
+        let mut address = Address::parse(&config.url())?;
+        address.name_schema(schema::known());
         let identity = Identity::take(config.data_dir.as_deref().filter(|_| config.serves))?;
         let before = identity.before;
+        address.find_pooler(config.pooler).await?;
         let connection = Connection::first(&address, Use::Reading).await?;
         let shared = Arc::new(Shared {
             pool: Pool::new(address.clone(), config.connections, Use::Reading),
@@ -253,7 +261,7 @@ impl PostgresStore {
         }
         if shared.config.serves {
             if let Some(before) = before {
-                takeover::end(&shared, &connection, before, true).await?;
+                takeover::end(&shared, &connection, before, None).await?;
             }
             keeper::register(&shared, &connection).await?;
             shared.identity(|identity| identity.remember(shared.node()));
@@ -271,6 +279,12 @@ impl PostgresStore {
         if !self.shared.is_closed() {
             self.shared.in_flight.settled().await;
         }
+    }
+
+    /// As if somebody had set the database's clock, by so many microseconds: for tests.
+    #[cfg(feature = "testing")]
+    pub fn set_database_clock(&self, microseconds: i64) {
+        self.shared.offset.set_skew(microseconds);
     }
 
     fn take_tasks(&self) -> Option<Tasks> {
@@ -292,8 +306,10 @@ impl Tasks {
         if shared.config.serves {
             others.spawn(keeper::run(Arc::clone(shared)));
             others.spawn(accept::routing::run(Arc::clone(shared)));
-            others.spawn(hints::hear(Arc::clone(shared)));
+        } else {
+            others.spawn(keeper::follow(Arc::clone(shared)));
         }
+        others.spawn(hints::hear(Arc::clone(shared)));
         Self { workers, others }
     }
 }
@@ -343,7 +359,7 @@ impl Store for PostgresStore {
 /// Gives everything back in order: other nodes go on at once.
 async fn retire(shared: &Shared, connection: &Connection) -> Result<(), failure::Failure> {
     if shared.config.serves {
-        takeover::end(shared, connection, shared.node(), true).await?;
+        takeover::end(shared, connection, shared.node(), None).await?;
     }
     hints::last_words(shared, connection).await
 }

@@ -10,14 +10,35 @@ use tokio_postgres::error::SqlState;
 pub enum OpenError {
     /// A later release wrote it.
     #[error(
-        "the database has schema version {found}, this release knows {known}: start the release that wrote it, or \
-         restore the backup made before that upgrade"
+        "a later release has migrated the database to schema version {found}, and what this release (schema version \
+         {known}) needs is gone: start the release that wrote it or a later one, or restore the backup made before that \
+         upgrade"
     )]
     Newer {
         /// In the database.
         found: i64,
         /// Of this program.
         known: i64,
+    },
+    /// An earlier release still works on what this one would take away.
+    #[error(
+        "nodes of an earlier release (schema version {version}) still work on the database, and this release takes away \
+         what they need: bring all nodes to a release of schema version {oldest} first, then start this one"
+    )]
+    OlderRuns {
+        /// What the earlier release knows.
+        version: i64,
+        /// What the others must know.
+        oldest: i64,
+    },
+    /// Another node does not come to an end with migrating.
+    #[error(
+        "another node has been bringing the database schema up to date for {minutes} minutes: look at its log, and at \
+         pg_stat_activity for what it waits for; this node can be started again at any time"
+    )]
+    Migrating {
+        /// Since when.
+        minutes: u64,
     },
     /// The keyring lacks keys that the database was sealed with.
     #[error(
@@ -42,6 +63,15 @@ pub enum OpenError {
         /// Why.
         why: String,
     },
+    /// Another process has the data directory; it may be about to end.
+    #[error(
+        "the data directory {} is in use by another server; stop that one first, or choose another directory",
+        data_dir.display()
+    )]
+    InUse {
+        /// The directory.
+        data_dir: PathBuf,
+    },
     /// The identity in the data directory cannot be used.
     #[error("cannot {what} at {}: {source}", path.display())]
     Io {
@@ -61,7 +91,7 @@ impl OpenError {
     /// May the same configuration work in a moment, without anybody putting something right?
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Away { .. } => true,
+            Self::Away { .. } | Self::InUse { .. } | Self::Migrating { .. } | Self::OlderRuns { .. } => true,
             Self::Store(error) => matches!(error, StoreError::Unavailable { .. } | StoreError::Full { .. }),
             Self::Newer { .. } | Self::Keyring { .. } | Self::Refused(_) | Self::Io { .. } => false,
         }

@@ -1,11 +1,14 @@
-//! Retention: what is old goes, in batches, and nothing that is pending is touched. One node at a time.
+//! Retention: what is old goes, and nothing that is pending is touched. One node does it for all.
 //!
-//! What can go is found along the partitions of the time before the cut; those that are empty then are dropped.
+//! Whole weeks of the history are dropped when everything in them is too old; the rest goes in batches, found along the
+//! partitions of the time before the cut. Those that are empty then are dropped.
+
+mod partitions;
 
 use crate::{
     PostgresStore, Shared,
+    duties::{self, Duty},
     failure::Failure,
-    schema::{self, lock},
     settled::{self, End},
     values::{at, id_at, number_at, rows},
     work::Work,
@@ -52,36 +55,78 @@ impl Retention for PostgresStore {
     async fn expire(&self, cutoffs: Cutoffs, batch: usize) -> Result<Expired, StoreError> {
         let batch = batch.clamp(1, 10_000);
         let shared = &self.shared;
-        let held = step(shared, move |work| Box::pin(async move { held(work, batch).await })).await?;
-        let payloads = step(shared, move |work| Box::pin(async move { payloads(work, batch).await })).await?;
-        let attempts =
-            step(shared, move |work| Box::pin(async move { attempts(work, cutoffs, batch).await })).await?;
-        let messages =
-            step(shared, move |work| Box::pin(async move { messages(work, cutoffs, batch).await })).await?;
-        let others =
-            step(shared, move |work| Box::pin(async move { others(work, cutoffs, batch).await })).await?;
+        let all = step(shared, move |work| Box::pin(async move { held(work, batch).await })).await?;
+        let Mine::Done(held) = all else { return Ok(Expired::default()) };
+        let payloads =
+            step(shared, move |work| Box::pin(async move { payloads(work, batch).await })).await?.count();
+        let dropped = partitions::drop_whole(shared, cutoffs, batch).await?;
+        let mut deleted = [0, 0];
+        if !dropped.attempts_wait {
+            let work =
+                step(shared, move |work| Box::pin(async move { attempts(work, cutoffs, batch).await }));
+            deleted[0] = work.await?.count();
+        }
+        if !dropped.messages_wait {
+            let work =
+                step(shared, move |work| Box::pin(async move { messages(work, cutoffs, batch).await }));
+            deleted[1] = work.await?.count();
+        }
+        let others = step(shared, move |work| Box::pin(async move { others(work, cutoffs, batch).await }))
+            .await?
+            .count();
+        let [attempts, messages] = deleted;
         let full = [held, payloads, attempts, messages, others].iter().any(|count| *count >= batch as u64);
         if !full {
-            step(shared, move |work| Box::pin(async move { drop_empty(work, cutoffs).await })).await?;
+            let work = step(shared, move |work| {
+                Box::pin(async move { partitions::drop_empty(work, cutoffs).await })
+            });
+            match work.await {
+                // Somebody reads there: another time.
+                Err(failure) if failure.is_lock_timeout() => {}
+                done => drop(done?),
+            }
         }
-        Ok(Expired { payloads, attempts, messages, others, more: full })
+        Ok(Expired {
+            payloads,
+            attempts: attempts + dropped.attempts,
+            messages: messages + dropped.messages,
+            others,
+            more: full || dropped.more,
+        })
     }
 }
 
-/// One transaction of retention; nothing while another node is at it.
+/// What came of a step.
+enum Mine {
+    /// So many.
+    Done(u64),
+    /// Another node does this for all.
+    Anothers,
+}
+
+impl Mine {
+    fn count(self) -> u64 {
+        match self {
+            Self::Done(count) => count,
+            Self::Anothers => 0,
+        }
+    }
+}
+
+/// One transaction of retention, when that is this node's duty.
 async fn step(
     shared: &Arc<Shared>,
     run: impl for<'w> FnOnce(&'w mut Work) -> crate::work::Doing<'w, u64> + Send + 'static,
-) -> Result<u64, Failure> {
+) -> Result<Mine, Failure> {
     shared
         .change(None, move |work| {
             Box::pin(async move {
-                let row = work
-                    .connection
-                    .first_row("SELECT pg_try_advisory_xact_lock($1, 0)", &[&lock::RETENTION])
-                    .await?;
-                let mine = row.map(|row| at::<bool>(&row, 0)).transpose()?.unwrap_or(false);
-                if mine { run(work).await } else { Ok(0) }
+                let node = work.shared.node();
+                if duties::take(&work.connection, &node, Duty::Retention).await? {
+                    Ok(Mine::Done(run(work).await?))
+                } else {
+                    Ok(Mine::Anothers)
+                }
             })
         })
         .await
@@ -226,17 +271,4 @@ async fn others(work: &mut Work, cutoffs: Cutoffs, batch: usize) -> Result<u64, 
     work.connection.execute(endpoints, &[&old, &most]).await?;
     work.connection.execute(applications, &[&old, &most]).await?;
     Ok(deleted)
-}
-
-/// Drops partitions of the time before the cut that hold nothing any more.
-async fn drop_empty(work: &mut Work, cutoffs: Cutoffs) -> Result<u64, Failure> {
-    let connection = &work.connection;
-    connection.run("SET LOCAL lock_timeout = 500").await?;
-    for (_, name) in schema::old_partitions(connection, cutoffs.messages.min(cutoffs.attempts)).await? {
-        let row = connection.first_row(&format!("SELECT 1 FROM postrider.{name} LIMIT 1"), &[]).await?;
-        if row.is_none() {
-            connection.run(&format!("DROP TABLE postrider.{name}")).await?;
-        }
-    }
-    Ok(0)
 }

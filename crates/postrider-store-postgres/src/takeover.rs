@@ -23,15 +23,16 @@ use postrider_model::{
 };
 use std::{collections::HashMap, time::Duration};
 
-/// Ends a node whose lease is over; `sure` when it is known to be dead whatever its lease says.
+/// Ends a node whose lease was seen to be this one for as long as it lasts, unless it was renewed after all; without a
+/// lease, one that is known to be dead.
 pub(crate) async fn end(
     shared: &Shared,
     connection: &Connection,
     node: NodeId,
-    sure: bool,
+    lease_until: Option<i64>,
 ) -> Result<(), Failure> {
     connection.run("BEGIN").await?;
-    let done = try_end(shared, connection, node, sure).await;
+    let done = try_end(shared, connection, node, lease_until).await;
     match done {
         Ok(interrupted) => {
             connection.run("COMMIT").await?;
@@ -52,17 +53,15 @@ async fn try_end(
     shared: &Shared,
     connection: &Connection,
     node: NodeId,
-    sure: bool,
+    lease_until: Option<i64>,
 ) -> Result<Option<usize>, Failure> {
     connection.query("SELECT pg_advisory_xact_lock($1, $2)", &[&lock::NODE, &keeper::lock_of(&node)]).await?;
     let node = &node[..];
     let row = connection
         .first_row(
             "UPDATE node SET ended = true
-             WHERE id = $1 AND NOT ended
-               AND ($2 OR lease_until <= (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
-             RETURNING 1",
-            &[&node, &sure],
+             WHERE id = $1 AND NOT ended AND ($2::bigint IS NULL OR lease_until = $2) RETURNING 1",
+            &[&node, &lease_until],
         )
         .await?;
     if row.is_none() {

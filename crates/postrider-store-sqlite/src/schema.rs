@@ -7,10 +7,11 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig, par
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// All migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [(&str, &str); 3] = [
+pub(crate) const MIGRATIONS: [(&str, &str); 4] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0002_publish", include_str!("../migrations/0002_publish.sql")),
     ("0003_hold", include_str!("../migrations/0003_hold.sql")),
+    ("0004_nodes", include_str!("../migrations/0004_nodes.sql")),
 ];
 /// How long one connection waits for another; only checkpoints ever make it wait.
 pub(crate) const BUSY: Duration = Duration::from_secs(10);

@@ -1,0 +1,1 @@
+-- Nothing here: the embedded store serves one process. See the file of this name for PostgreSQL.
