@@ -80,6 +80,12 @@ impl Figure {
         self
     }
 
+    /// Judges the value whatever its ratio is.
+    pub(crate) fn judged_itself(mut self, reach: Reach) -> Self {
+        self.ratio = None;
+        self.judged(reach)
+    }
+
     /// Judges it only where it was measured as it was meant.
     pub(crate) fn judged_if(self, as_meant: bool, reach: Reach) -> Self {
         if as_meant { self.judged(reach) } else { self }

@@ -5,8 +5,8 @@
 //! - `settings`: the command line; `scenarios`: what is run;
 //! - `limit`: the yardstick, signed deliveries from a client to a receiver without any storage, over `connection`s with
 //!   hyper on both sides;
-//! - `world`: what a scenario runs on: a `server` (a process of our own, or a running one), what is set up there through its
-//!   `api`, and a receiver;
+//! - `world`: what a scenario runs on: a `server` (`nodes` of our own, or a running one), what is set up there through its
+//!   `api`, and a receiver; `postgres`: the database server below it, when it is on one;
 //! - `publisher`: publishes `message`s, in a closed loop (as fast as answers come) or an open one (at the `pace` of a
 //!   schedule);
 //! - `receiver`: answers as told and notes when each message arrived;
@@ -22,8 +22,10 @@ mod figures;
 mod limit;
 mod machine;
 mod message;
+mod nodes;
 mod pace;
 mod plot;
+mod postgres;
 mod progress;
 mod publisher;
 mod reach;
@@ -75,6 +77,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         // Written after each part: what was measured stays, whatever comes.
         let each = |scenarios| {
             report.scenarios.extend(scenarios);
+            if let Some(postgres) = settings.launch.postgres() {
+                report.describe_database(postgres.sentence());
+            }
             report.seconds = started.elapsed().as_secs_f64();
             report.write(&out)
         };

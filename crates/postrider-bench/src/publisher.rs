@@ -34,7 +34,8 @@ const READ_BYTES: usize = 16 * 1024;
 /// What to publish, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    pub(crate) server: SocketAddr,
+    /// Where connections go in turn: one address, or one of each node.
+    pub(crate) servers: Vec<SocketAddr>,
     pub(crate) messages: Arc<Messages>,
     pub(crate) connections: usize,
     pub(crate) pace: Pace,
@@ -137,8 +138,9 @@ async fn publish(plan: Plan) -> Result<Published> {
         plan,
     });
     let mut tasks = JoinSet::new();
-    for stream in streams {
-        let connection = Connection { stream, out: Vec::new(), answer: Vec::with_capacity(READ_BYTES) };
+    for (server, stream) in streams {
+        let connection =
+            Connection { server, stream, out: Vec::new(), answer: Vec::with_capacity(READ_BYTES) };
         let shared = Rc::clone(&shared);
         tasks.spawn_local(async move {
             match shared.plan.pace {
@@ -166,10 +168,10 @@ async fn publish(plan: Plan) -> Result<Published> {
     Ok(published)
 }
 
-async fn connect(plan: &Plan) -> Result<Vec<TcpStream>> {
+async fn connect(plan: &Plan) -> Result<Vec<(SocketAddr, TcpStream)>> {
     let mut streams = Vec::with_capacity(plan.connections);
-    for _ in 0..plan.connections.max(1) {
-        streams.push(dial(plan.server).await?);
+    for server in plan.servers.iter().copied().cycle().take(plan.connections.max(1)) {
+        streams.push((server, dial(server).await?));
     }
     Ok(streams)
 }
@@ -243,7 +245,7 @@ impl Shared {
                 self.published.borrow_mut().broken += 1;
                 // Else a server that cannot be reached would be asked without a pause.
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                connection.stream = dial(self.plan.server).await?;
+                connection.stream = dial(connection.server).await?;
                 return Ok(());
             }
             Err(error) => return Err(error.context("publishing")),
@@ -253,7 +255,7 @@ impl Shared {
             format!("publishing answered {}: {}", answer.status, String::from_utf8_lossy(body))
         })?;
         if answer.closes {
-            connection.stream = dial(self.plan.server).await?;
+            connection.stream = dial(connection.server).await?;
         }
         Ok(())
     }
@@ -282,6 +284,7 @@ impl Shared {
 
 /// One connection, with the request it sends next and the answer it received last.
 struct Connection {
+    server: SocketAddr,
     stream: TcpStream,
     out: Vec<u8>,
     answer: Vec<u8>,

@@ -51,6 +51,12 @@ pub(crate) const HISTORY: Reach = Reach::at_least(0.90, None);
 pub(crate) const OVERLOAD: Reach = Reach::at_least(0.80, None);
 pub(crate) const NONE: Reach = Reach::at_most(0.0, None);
 
+/// On PostgreSQL, database, publisher and receiver on the same two cores: messages to one endpoint and deliveries at ten
+/// endpoints a message, each per second; what is left while somebody holds a transaction open.
+pub(crate) const POSTGRES_STEADY: Reach = Reach::at_least(6_000.0, None);
+pub(crate) const POSTGRES_FAN_OUT: Reach = Reach::at_least(15_000.0, None);
+pub(crate) const HELD_TRANSACTION: Reach = Reach::at_least(0.70, None);
+
 impl Reach {
     /// More is better.
     pub(crate) const fn at_least(floor: f64, goal: Option<f64>) -> Self {

@@ -39,6 +39,9 @@ struct Sizes {
     attempts: u64,
     applications: usize,
     own_server: bool,
+    nodes: usize,
+    /// PostgreSQL's version and settings, when servers are on it.
+    database: String,
 }
 
 /// One scenario.
@@ -91,10 +94,17 @@ impl Report {
                 attempts: settings.attempts,
                 applications: settings.applications,
                 own_server: settings.launch.is_own(),
+                nodes: settings.launch.nodes(),
+                database: String::new(),
             },
             seconds: 0.0,
             scenarios: Vec::new(),
         })
+    }
+
+    /// What the servers' database says of itself.
+    pub(crate) fn describe_database(&mut self, sentence: &str) {
+        self.settings.database = sentence.to_owned();
     }
 
     /// Writes `report.md`, `report.json` and the plots into a folder.
@@ -123,6 +133,9 @@ impl Report {
             self.machine.sentence(),
             self.seconds / 60.0
         );
+        if !self.settings.database.is_empty() {
+            let _ = writeln!(text, "\nNodes: {}. {}", self.settings.nodes, self.settings.database);
+        }
         self.write_verdicts(&mut text);
         for scenario in &self.scenarios {
             write_scenario(&mut text, scenario);
@@ -237,6 +250,8 @@ mod tests {
                 attempts: 1,
                 applications: 1,
                 own_server: true,
+                nodes: 1,
+                database: String::new(),
             },
             seconds: 90.0,
             scenarios,

@@ -1,30 +1,21 @@
 //! The server that is measured: a process of our own on a temporary database, or one that somebody else runs.
 
 use crate::{
-    api::Api,
+    nodes::{Node, Own},
+    postgres::{Database, Postgres},
     usage::{self, Usage},
 };
 use anyhow::{Context, Result, bail};
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
+    fs,
     net::{SocketAddr, ToSocketAddrs},
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    process::Stdio,
+    path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
-use tempfile::TempDir;
-use tokio::{
-    process::{Child, Command},
-    time::{Instant, sleep, timeout},
-};
-
-const START: Duration = Duration::from_mins(1);
-const STOP: Duration = Duration::from_mins(1);
-const POLL: Duration = Duration::from_millis(1);
-/// Lines of its log that are shown when it dies.
-const LAST_LINES: usize = 20;
+use tokio::time::Instant;
 
 /// How to talk to a server.
 #[derive(Debug, Clone)]
@@ -51,8 +42,15 @@ impl Access {
 /// How servers are started.
 #[derive(Debug, Clone)]
 pub(crate) enum Launch {
-    /// A program, on a new directory in `scratch`, measured together with other processes that run already.
-    Program { program: Program, scratch: Option<PathBuf>, pids: Vec<u32> },
+    /// A program, on a new directory in `scratch`, measured together with other processes that run already. With
+    /// `postgres` on a new database there, in so many nodes.
+    Program {
+        program: Program,
+        scratch: Option<PathBuf>,
+        pids: Vec<u32>,
+        postgres: Option<Arc<Postgres>>,
+        nodes: usize,
+    },
     /// It runs already. Its processes are measured when they are known.
     Running { access: Access, pids: Vec<u32> },
 }
@@ -71,6 +69,8 @@ pub(crate) enum Program {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) access: Access,
+    /// Of all nodes; the same key is good for each.
+    pub(crate) addresses: Vec<SocketAddr>,
     kind: Kind,
 }
 
@@ -80,46 +80,54 @@ enum Kind {
     Running { pids: Vec<u32> },
 }
 
-#[derive(Debug)]
-struct Own {
-    program: Program,
-    process: Process,
-    /// Measured too.
-    beside: Vec<u32>,
-    data: TempDir,
-}
-
 /// What of a server can be measured: nothing where neither is known.
 #[derive(Debug, Clone)]
 pub(crate) struct Measured {
     pids: Vec<u32>,
-    data: Option<PathBuf>,
+    /// Folders of the database's files.
+    data: Vec<PathBuf>,
 }
 
-/// A child in a process group of its own, so that its children end with it.
-#[derive(Debug)]
-struct Process(Child);
-
 impl Launch {
-    /// Starts one and waits until it listens.
+    /// Starts one and waits until it listens; several nodes, until they share the work.
     pub(crate) async fn start(&self) -> Result<Server> {
-        match self {
+        let (program, scratch, pids, postgres, nodes) = match self {
             Self::Running { access, pids } => {
-                Ok(Server { access: access.clone(), kind: Kind::Running { pids: pids.clone() } })
+                let addresses = vec![access.address];
+                let kind = Kind::Running { pids: pids.clone() };
+                return Ok(Server { access: access.clone(), addresses, kind });
             }
-            Self::Program { program, scratch, pids } => {
-                let mut folder = tempfile::Builder::new();
-                let folder = folder.prefix("postrider-bench-");
-                let data = match scratch {
-                    Some(parent) => folder.tempdir_in(parent),
-                    None => folder.tempdir(),
-                };
-                let data = data.context("a directory for the database (`--scratch` names another place)")?;
-                let process = Process::start(program, data.path(), false)?;
-                let mut own = Own { program: program.clone(), process, beside: pids.clone(), data };
-                let access = own.listening().await?;
-                Ok(Server { access, kind: Kind::Own(Box::new(own)) })
+            Self::Program { program, scratch, pids, postgres, nodes } => {
+                (program, scratch, pids, postgres, *nodes)
             }
+        };
+        let database = match postgres {
+            Some(postgres) => Some(postgres.database().await?),
+            None => None,
+        };
+        let beside = pids.iter().copied().chain(database.as_ref().and_then(Database::pid)).collect();
+        let mut own = Own { program: program.clone(), nodes: Vec::new(), beside, database };
+        for _ in 0..nodes.max(1) {
+            own.add(scratch.as_deref()).await?;
+        }
+        own.share().await?;
+        let (access, addresses) = own.access()?;
+        Ok(Server { access, addresses, kind: Kind::Own(Box::new(own)) })
+    }
+
+    /// The PostgreSQL that servers are started on.
+    pub(crate) fn postgres(&self) -> Option<&Arc<Postgres>> {
+        match self {
+            Self::Program { postgres, .. } => postgres.as_ref(),
+            Self::Running { .. } => None,
+        }
+    }
+
+    /// Nodes that share the work.
+    pub(crate) fn nodes(&self) -> usize {
+        match self {
+            Self::Program { nodes, .. } => *nodes,
+            Self::Running { .. } => 1,
         }
     }
 
@@ -133,22 +141,30 @@ impl Server {
     /// What can be measured of it.
     pub(crate) fn measured(&self) -> Measured {
         match &self.kind {
-            Kind::Own(own) => Measured {
-                pids: own.process.0.id().into_iter().chain(own.beside.iter().copied()).collect(),
-                data: Some(own.data.path().to_owned()),
-            },
-            Kind::Running { pids } => Measured { pids: pids.clone(), data: None },
+            Kind::Own(own) => {
+                let processes = own.nodes.iter().filter_map(Node::pid);
+                let data = match &own.database {
+                    Some(database) => database.folder.iter().cloned().collect(),
+                    None => own.nodes.iter().map(|node| node.data.path().to_owned()).collect(),
+                };
+                Measured { pids: processes.chain(own.beside.iter().copied()).collect(), data }
+            }
+            Kind::Running { pids } => Measured { pids: pids.clone(), data: vec![] },
         }
     }
 
-    /// `kill -9`; its database stays.
+    /// The database it is on, when that is PostgreSQL.
+    pub(crate) fn database(&self) -> Option<&Database> {
+        match &self.kind {
+            Kind::Own(own) => own.database.as_ref(),
+            Kind::Running { .. } => None,
+        }
+    }
+
+    /// `kill -9`, of all nodes; the database stays.
     pub(crate) async fn kill(&mut self) -> Result<()> {
-        let own = self.own()?;
-        own.process.kill_group();
-        own.process.0.wait().await?;
-        let ready = ready_file(own.data.path());
-        if ready.exists() {
-            fs::remove_file(ready)?;
+        for node in &mut self.own()?.nodes {
+            node.kill().await?;
         }
         Ok(())
     }
@@ -157,8 +173,11 @@ impl Server {
     pub(crate) async fn restart(&mut self) -> Result<Duration> {
         let started = Instant::now();
         let own = self.own()?;
-        own.process = Process::start(&own.program, own.data.path(), true)?;
-        self.access = own.listening().await?;
+        for number in 0..own.nodes.len() {
+            own.restart(number).await?;
+        }
+        let (access, addresses) = own.access()?;
+        (self.access, self.addresses) = (access, addresses);
         Ok(started.elapsed())
     }
 
@@ -172,22 +191,18 @@ impl Server {
     /// Why it died, when it did: any error while it is used is better explained by that.
     pub(crate) fn death(&self) -> Option<anyhow::Error> {
         let Kind::Own(own) = &self.kind else { return None };
-        let pid = own.process.0.id()?;
-        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = state.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        let dead = state.is_empty() || state.starts_with('Z');
-        dead.then(|| anyhow::anyhow!("the server died; the end of its log:\n{}", last_lines(own.data.path())))
+        own.nodes.iter().find_map(Node::death)
     }
 
     /// Ends the process; one of somebody else goes on.
     pub(crate) async fn stop(self) -> Result<()> {
-        match self.kind {
-            Kind::Own(mut own) => {
-                own.process.kill_group();
-                timeout(STOP, own.process.0.wait()).await.context("the server does not end")??;
-                Ok(())
-            }
-            Kind::Running { .. } => Ok(()),
+        let Kind::Own(mut own) = self.kind else { return Ok(()) };
+        for node in &mut own.nodes {
+            node.kill().await?;
+        }
+        match &own.database {
+            Some(database) => database.drop().await,
+            None => Ok(()),
         }
     }
 }
@@ -224,92 +239,14 @@ impl Measured {
     /// Bytes of its database; `NaN` when it is not ours.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     pub(crate) fn disk_bytes(&self) -> f64 {
-        let Some(data) = &self.data else { return f64::NAN };
-        let files = fs::read_dir(data).into_iter().flatten().flatten();
+        if self.data.is_empty() {
+            return f64::NAN;
+        }
+        let folders =
+            self.data.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
         // Allocated ones: a log that is kept for reuse counts with what it holds on the disk.
-        let blocks = files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks());
+        let blocks = folders.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks());
         blocks.sum::<u64>() as f64 * 512.0
-    }
-}
-
-impl Own {
-    /// Waits until it listens.
-    async fn listening(&mut self) -> Result<Access> {
-        let started = Instant::now();
-        while started.elapsed() < START {
-            let access = match &self.program {
-                Program::Command { access: Some(access), .. } if is_healthy(access).await => {
-                    Some(access.clone())
-                }
-                Program::Command { access: Some(_), .. } => None,
-                _ => read_access(&ready_file(self.data.path()))?,
-            };
-            if let Some(access) = access {
-                return Ok(access);
-            }
-            if let Some(status) = self.process.0.try_wait()? {
-                bail!(
-                    "the server ended with {status}; the end of its log:\n{}",
-                    last_lines(self.data.path())
-                );
-            }
-            sleep(POLL).await;
-        }
-        bail!(
-            "the server did not listen within {START:?}; the end of its log:\n{}",
-            last_lines(self.data.path())
-        )
-    }
-}
-
-impl Process {
-    fn start(program: &Program, data: &Path, again: bool) -> Result<Self> {
-        let log = File::options().create(true).append(true).open(log_of(data))?;
-        let mut command = match program {
-            Program::Postrider { binary, arguments } => {
-                let mut command = Command::new(binary);
-                command
-                    .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
-                    .arg(data)
-                    .args(arguments);
-                command.current_dir(data);
-                command
-            }
-            Program::Command { line, .. } => {
-                let mut command = Command::new("sh");
-                command
-                    .arg("-c")
-                    .arg(line)
-                    .env("BENCH_DATA_DIR", data)
-                    .env("BENCH_RESTART", if again { "1" } else { "" });
-                command
-            }
-        };
-        let process = command
-            .env("POSTRIDER_LOG__LEVEL", "warn")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start {program}"))?;
-        Ok(Self(process))
-    }
-
-    /// Kills it and its children.
-    fn kill_group(&self) {
-        let pid = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
-            // It fails only when all have ended already.
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill_group();
     }
 }
 
@@ -322,39 +259,6 @@ impl std::fmt::Display for Program {
             Self::Command { line, .. } => write!(to, "`{line}`"),
         }
     }
-}
-
-/// Does it answer that it can work?
-async fn is_healthy(access: &Access) -> bool {
-    match Api::open(access).await {
-        Ok(mut api) => api.get("/api/v1/health").await.is_ok(),
-        Err(_) => false,
-    }
-}
-
-fn ready_file(data: &Path) -> PathBuf {
-    data.join("dev.json")
-}
-
-/// What a `--dev` server writes when it listens; `None` until it is there.
-fn read_access(file: &Path) -> Result<Option<Access>> {
-    let Ok(text) = fs::read(file) else { return Ok(None) };
-    let ready: serde_json::Value = serde_json::from_slice(&text)?;
-    match (ready["url"].as_str(), ready["token"].as_str()) {
-        (Some(url), Some(token)) => Access::of(url, token).map(Some),
-        _ => Ok(None),
-    }
-}
-
-/// Beside the database's files, which are then counted with it: it is short.
-fn log_of(data: &Path) -> PathBuf {
-    data.join("server.log")
-}
-
-fn last_lines(data: &Path) -> String {
-    let log = fs::read_to_string(log_of(data)).unwrap_or_default();
-    let lines: Vec<_> = log.lines().collect();
-    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
 
 #[cfg(test)]
@@ -372,7 +276,7 @@ mod tests {
     async fn a_server_that_dies_at_once_is_told_with_its_last_words() {
         let arguments = vec!["no such file".to_owned()];
         let program = Program::Postrider { binary: PathBuf::from("/bin/ls"), arguments };
-        let launch = Launch::Program { program, scratch: None, pids: vec![] };
+        let launch = Launch::Program { program, scratch: None, pids: vec![], postgres: None, nodes: 1 };
         let error = launch.start().await.unwrap_err().to_string();
         assert!(error.contains("ended with") && error.contains("ls:"), "{error}");
     }

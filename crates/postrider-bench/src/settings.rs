@@ -2,11 +2,12 @@
 
 use crate::{
     limit::PAYLOAD_BYTES,
+    postgres::{Postgres, Source},
     server::{Access, Launch, Program},
 };
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// Measures Postrider, or any server with the same HTTP API, on this machine.
 #[derive(Debug, Parser)]
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Overload,
     /// Nothing at all: memory and wake-ups
     Idle,
+    /// On PostgreSQL: a transaction that somebody holds open, against the same load without it
+    HeldTransaction,
     /// An hour of even load: memory and file sizes over time
     Soak,
     /// A load of your own, once
@@ -82,7 +85,8 @@ pub(crate) struct Options {
     /// Concurrent connections of the publisher and of the limit
     #[arg(long, default_value_t = 64, global = true)]
     connections: usize,
-    /// Adds what takes long: 20 million attempts of history, 100,000 applications, an hour of soak
+    /// Adds what takes long: 20 million attempts of history, 100,000 applications, an hour of soak, a transaction held
+    /// open for ten minutes
     #[arg(long, global = true)]
     full: bool,
 
@@ -97,6 +101,18 @@ pub(crate) struct Options {
     /// `serve --dev --data-dir $BENCH_DATA_DIR`, --target and --token are not needed
     #[arg(long, global = true, conflicts_with = "server")]
     server_command: Option<String>,
+    /// Servers on PostgreSQL instead of a file: in a cluster of their own that goes with the run, durable as in production
+    #[arg(long, global = true, conflicts_with_all = ["target", "server_command"])]
+    postgres: bool,
+    /// A further setting of that cluster, `name=value`; can be repeated
+    #[arg(long = "postgres-setting", global = true, requires = "postgres")]
+    postgres_settings: Vec<String>,
+    /// Servers on this PostgreSQL; its user may create databases. Databases `postrider_bench_…` come and go there
+    #[arg(long, global = true, conflicts_with_all = ["target", "server_command", "postgres"])]
+    database_url: Option<String>,
+    /// Nodes that share the work, on PostgreSQL; publishers are spread over them
+    #[arg(long, global = true, default_value_t = 1)]
+    nodes: usize,
     /// A running server to measure instead of a new one, `http://host:port`
     #[arg(long, global = true, requires = "token")]
     target: Option<String>,
@@ -157,6 +173,8 @@ pub(crate) struct Settings {
     pub(crate) connections: usize,
     pub(crate) payload_bytes: usize,
     pub(crate) launch: Launch,
+    /// How long `held-transaction` holds it.
+    pub(crate) held: Duration,
     pub(crate) scratch: PathBuf,
     pub(crate) receive: SocketAddr,
     pub(crate) receive_url: Option<String>,
@@ -170,6 +188,9 @@ pub(crate) struct Settings {
 }
 
 const HOUR: f64 = 3600.0;
+/// How long a transaction is held open with `--full`, and otherwise in units of a measurement.
+const HELD: Duration = Duration::from_mins(10);
+const HELD_TIMES: u32 = 6;
 
 impl Settings {
     /// From the command line.
@@ -183,6 +204,7 @@ impl Settings {
         let (attempts, applications) = if options.full { (20_000_000, 100_000) } else { (2_000_000, 10_000) };
         Ok(Self {
             duration: Duration::from_secs_f64(seconds),
+            held: if options.full { HELD } else { Duration::from_secs_f64(seconds) * HELD_TIMES },
             soak: Duration::from_secs_f64(options.seconds.unwrap_or(HOUR)),
             pairs: options.pairs.max(1),
             connections: options.connections.max(1),
@@ -219,7 +241,22 @@ impl Options {
                 Program::Postrider { binary, arguments: self.server_arguments.clone() }
             }
         };
-        Ok(Launch::Program { program, scratch: self.scratch.clone(), pids: self.pids.clone() })
+        let postgres = self.postgres();
+        if postgres.is_none() && self.nodes > 1 {
+            bail!("several nodes share a PostgreSQL: add --postgres or --database-url");
+        }
+        let (scratch, pids, nodes) = (self.scratch.clone(), self.pids.clone(), self.nodes.max(1));
+        Ok(Launch::Program { program, scratch, pids, postgres, nodes })
+    }
+
+    fn postgres(&self) -> Option<Arc<Postgres>> {
+        let source = match &self.database_url {
+            Some(url) => Source::Named { url: url.clone() },
+            None if self.postgres => Source::Own { settings: self.postgres_settings.clone() },
+            None => return None,
+        };
+        let scratch = self.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        Some(Arc::new(Postgres::new(source, scratch)))
     }
 }
 
@@ -250,6 +287,14 @@ mod tests {
         assert!(settings("bench steady --target http://127.0.0.1:1").is_err());
         let launch = settings("bench steady --target http://127.0.0.1:1 --token k --pid 1").unwrap().launch;
         assert!(!launch.is_own());
+    }
+
+    #[test]
+    fn several_nodes_need_a_database_that_they_share() {
+        assert!(settings("bench steady --nodes 2").is_err());
+        let launch = settings("bench steady --nodes 2 --postgres").unwrap().launch;
+        assert!(launch.postgres().is_some());
+        assert!(settings("bench steady --postgres --target http://127.0.0.1:1 --token k").is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ const TICKS: f64 = 100.0;
 pub(crate) struct Usage {
     /// User and system time so far, also of children that have ended.
     pub(crate) cpu_seconds: f64,
-    /// Resident memory.
+    /// Resident memory of its own: what PostgreSQL's processes share would count once for each.
     pub(crate) rss_bytes: u64,
 }
 
@@ -84,7 +84,8 @@ fn of(pid: u32) -> Result<(String, Usage)> {
     let stat = fs::read_to_string(folder.join("stat")).with_context(gone)?;
     let stat = Stat::parse(&stat).with_context(|| format!("/proc/{pid}/stat"))?;
     let status = fs::read_to_string(folder.join("status")).with_context(gone)?;
-    let rss_bytes = field(&status, "VmRSS:").unwrap_or(0) * 1024;
+    let resident = field(&status, "VmRSS:").unwrap_or(0);
+    let rss_bytes = resident.saturating_sub(field(&status, "RssShmem:").unwrap_or(0)) * 1024;
     Ok((stat.name.to_owned(), Usage { cpu_seconds: stat.cpu_seconds, rss_bytes }))
 }
 

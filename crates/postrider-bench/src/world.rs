@@ -108,7 +108,7 @@ impl World {
     /// A closed loop to these applications in turn.
     pub(crate) fn plan(&self, applications: &[String], duration: Duration) -> Plan {
         Plan {
-            server: self.server.access.address,
+            servers: self.server.addresses.clone(),
             messages: Arc::new(Messages::new(&self.server.access, applications, self.payload_bytes)),
             connections: self.connections,
             pace: Pace::Closed,

@@ -3,9 +3,11 @@
 //! The cast:
 //! - `rates`: the limit, and beside it steady load, fan-out and latency, interleaved;
 //! - `isolation`, `backlog`, `history`, `tenants`, `overload`, `idle`, `soak`: one question each;
+//! - `held`: a transaction that somebody holds open on PostgreSQL;
 //! - `load`: whatever the caller asks for, once.
 
 mod backlog;
+mod held;
 mod history;
 mod idle;
 mod isolation;
@@ -38,6 +40,7 @@ enum Part {
     Tenants,
     Overload,
     Idle,
+    Held,
     Soak,
 }
 
@@ -54,7 +57,10 @@ pub(crate) async fn run(
         let (started, report) = (Instant::now(), load::run(load, settings).await);
         return done(finished("load", started, report.map(|report| vec![report])));
     }
-    let parts = parts(command, settings.full);
+    let mut parts = parts(command, settings.full);
+    if settings.launch.postgres().is_none() && matches!(command, Command::All) {
+        parts.retain(|part| *part != Part::Held);
+    }
     let progress = Progress::new(parts.iter().map(|part| part.estimate(settings)).sum());
     for part in parts {
         progress.scenario(part.name(), part.estimate(settings));
@@ -87,6 +93,7 @@ fn parts(command: &Command, full: bool) -> Vec<Part> {
         Part::Tenants,
         Part::Overload,
         Part::Idle,
+        Part::Held,
     ];
     if full {
         all.push(Part::Soak);
@@ -103,6 +110,7 @@ fn parts(command: &Command, full: bool) -> Vec<Part> {
         Command::Tenants => vec![Part::Tenants],
         Command::Overload => vec![Part::Overload],
         Command::Idle => vec![Part::Idle],
+        Command::HeldTransaction => vec![Part::Held],
         Command::Soak => vec![Part::Soak],
         Command::Load(_) => vec![],
     }
@@ -118,6 +126,7 @@ impl Part {
             Self::Tenants => "tenants",
             Self::Overload => "overload",
             Self::Idle => "idle",
+            Self::Held => "held-transaction",
             Self::Soak => "soak",
         }
     }
@@ -132,6 +141,7 @@ impl Part {
             Self::Tenants => tenants::estimate(settings),
             Self::Overload => overload::estimate(settings),
             Self::Idle => idle::estimate(settings),
+            Self::Held => held::estimate(settings),
             Self::Soak => settings.soak,
         }
     }
@@ -151,6 +161,7 @@ impl Part {
                 Self::Tenants => tenants::run(settings, progress).await?,
                 Self::Overload => overload::run(settings, progress).await?,
                 Self::Idle => idle::run(settings, progress).await?,
+                Self::Held => held::run(settings, progress).await?,
                 Self::Soak => soak::run(settings, progress).await?,
             }])
         })

@@ -7,7 +7,7 @@ use crate::{
     limit,
     progress::Progress,
     publisher::{Pace, Plan},
-    reach,
+    reach::{self, Reach},
     report::ScenarioReport,
     settings::Settings,
     world::{Measured, WARM_UP, World, ms},
@@ -103,7 +103,7 @@ pub(super) async fn run(
     let limits: Vec<f64> = pairs.iter().map(|pair| pair.limit).collect();
     let mut reports = vec![limit_report(&limits)];
     if wanted.steady {
-        reports.push(steady_report(&pairs, &limits));
+        reports.push(steady_report(settings, &pairs, &limits));
     }
     if wanted.fan_out {
         reports.push(fan_out_report(settings, &pairs, &limits));
@@ -197,15 +197,22 @@ fn costs(pairs: &[Pair], of: impl Fn(&Pair) -> Option<&Measured>) -> Vec<Figure>
     figures
 }
 
-fn steady_report(pairs: &[Pair], limits: &[f64]) -> ScenarioReport {
+/// By what is aimed at with a file, or on PostgreSQL, where it is told in absolute terms.
+fn judged(settings: &Settings, figure: Figure, (file, postgres): (Reach, Reach)) -> Figure {
+    if settings.launch.postgres().is_some() { figure.judged_itself(postgres) } else { figure.judged(file) }
+}
+
+fn steady_report(settings: &Settings, pairs: &[Pair], limits: &[f64]) -> ScenarioReport {
     let of = |value: fn(&Measured) -> f64| each(pairs, |pair| pair.steady.as_ref().map(value));
     let accepted = of(Measured::accepted_per_second);
     let delivered = of(Measured::delivered_per_second);
     let mut figures = vec![
         Figure::new("messages accepted", Unit::PerSecond, accepted).against("limit", limits),
-        Figure::new("messages delivered", Unit::PerSecond, delivered.clone())
-            .against("limit", limits)
-            .judged(reach::STEADY),
+        judged(
+            settings,
+            Figure::new("messages delivered", Unit::PerSecond, delivered.clone()).against("limit", limits),
+            (reach::STEADY, reach::POSTGRES_STEADY),
+        ),
         Figure::new("drain after publishing", Unit::Seconds, of(Measured::drain_seconds)),
         Figure::new("accept p50", Unit::Milliseconds, of(|measured| ms(&measured.published.accept, 0.5))),
         Figure::new("accept p99", Unit::Milliseconds, of(|measured| ms(&measured.published.accept, 0.99))),
@@ -231,9 +238,11 @@ fn fan_out_report(settings: &Settings, pairs: &[Pair], limits: &[f64]) -> Scenar
     let delivered = of(Measured::delivered_per_second);
     let mut figures = vec![
         Figure::new("messages accepted", Unit::PerSecond, of(Measured::accepted_per_second)),
-        Figure::new("deliveries", Unit::PerSecond, delivered.clone())
-            .against("limit", limits)
-            .judged(reach::FAN_OUT),
+        judged(
+            settings,
+            Figure::new("deliveries", Unit::PerSecond, delivered.clone()).against("limit", limits),
+            (reach::FAN_OUT, reach::POSTGRES_FAN_OUT),
+        ),
         Figure::new("drain after publishing", Unit::Seconds, of(Measured::drain_seconds)),
     ];
     figures.extend(costs(pairs, |pair| pair.fan_out.as_ref()));
