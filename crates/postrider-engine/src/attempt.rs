@@ -15,6 +15,7 @@ use postrider_model::{
     attempt::{Attempt, Phases, Response},
     breaker::{self, Finding},
     delivery::Trigger,
+    endpoint::Endpoint,
     id::AttemptId,
     outcome::Outcome,
     retry::{self, Answer, RetryPolicy},
@@ -263,7 +264,7 @@ impl Attempts {
             response: Response { body: exchange.body, truncated: exchange.truncated, expunged: false },
             phases: exchange.phases,
         };
-        log(&attempt, endpoint.map(|endpoint| endpoint.url.origin()).unwrap_or_default().as_str());
+        log(&attempt, endpoint);
         let record = AttemptRecord { lease: claimed.lease, attempt, next };
         Ended::Attempted(Box::new(record), breaker::finding(&answer))
     }
@@ -312,7 +313,7 @@ fn unsent(outcome: Outcome, detail: String) -> Exchange {
 
 /// One line for each attempt: failures for every operator, successes for those who look closely. Origin only: paths can
 /// hold secrets.
-fn log(attempt: &Attempt, origin: &str) {
+fn log(attempt: &Attempt, endpoint: Option<&Endpoint>) {
     let milliseconds = u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX);
     macro_rules! line {
         ($level:ident, $text:literal) => {
@@ -320,7 +321,7 @@ fn log(attempt: &Attempt, origin: &str) {
                 message.id = %attempt.delivery.message,
                 endpoint.id = %attempt.delivery.endpoint,
                 attempt.number = attempt.number,
-                origin,
+                origin = endpoint.map(|endpoint| endpoint.url.origin()),
                 outcome = attempt.outcome.name(),
                 status = attempt.status,
                 milliseconds,

@@ -16,13 +16,14 @@ use futures_util::FutureExt;
 use postrider_model::{breaker::Finding, delivery::Trigger};
 use postrider_store::{
     Store,
-    deliveries::{ClaimedDelivery, Deliveries, Lease},
+    deliveries::{AttemptRecord, ClaimedDelivery, Deliveries, Lease},
 };
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
+use tokio_util::task::TaskTracker;
 
 /// A delivery during whose attempts the process died this often runs alone among its kind, so that the next death names
 /// the culprit. Not from the first on: an innocent `kill -9` costs nothing.
@@ -35,12 +36,22 @@ const SUSPECTS_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Dispatch {
     store: Arc<dyn Store>,
     attempts: Attempts,
-    recorder: Recorder,
+    recorder: Recorder<Kept>,
+    tasks: TaskTracker,
     promptness: Promptness,
-    suspects: Semaphore,
+    suspects: Arc<Semaphore>,
     started: Instant,
     metrics: Metrics,
     stop: Stop,
+}
+
+/// Whose turn it is among suspects; `None`: the delivery is none.
+type Turn = Option<OwnedSemaphorePermit>;
+
+/// What a delivery keeps until its result is stored.
+struct Kept {
+    _place: Place,
+    _turn: Turn,
 }
 
 /// Does the delivery have to run alone among its kind?
@@ -54,13 +65,14 @@ impl Dispatch {
         ports: Ports,
         config: Config,
         metrics: Metrics,
-        stop: Stop,
+        (tasks, stop): (TaskTracker, Stop),
     ) -> Self {
         Self {
             attempts: Attempts::new(Arc::clone(&store), ports, config),
             recorder: Recorder::new(Arc::clone(&store) as Arc<dyn Deliveries>, metrics.clone()),
+            tasks,
             promptness: Promptness::default(),
-            suspects: Semaphore::new(1),
+            suspects: Arc::new(Semaphore::new(1)),
             started: Instant::now(),
             store,
             metrics,
@@ -80,15 +92,32 @@ impl Dispatch {
 
     /// Brings a delivery to its end on this node, and frees its place.
     pub(crate) async fn bring(self: Arc<Self>, claimed: ClaimedDelivery, mut place: Place) {
+        let record = tokio::select! {
+            biased;
+            () = self.stop.abandoned.cancelled() => {
+                // What was sent and is not recorded is not given back: the store books it as interrupted. Given back it
+                // would be sent again as if it never had been.
+                if !place.has_sent() {
+                    leases::try_release(&*self.store, vec![claimed.lease]).await;
+                }
+                return;
+            }
+            record = leases::see_through(&*self.store, claimed.lease, &self.metrics, self.work(&claimed, &mut place)) => record,
+        };
+        if let Some((record, turn)) = record
+            && self.recorder.gather(record, Kept { _place: place, _turn: turn })
+        {
+            let dispatch = Arc::clone(&self);
+            drop(self.tasks.spawn(async move { dispatch.record().await }));
+        }
+    }
+
+    /// Stores the results of the moment, and frees their places.
+    async fn record(&self) {
         tokio::select! {
             biased;
+            () = self.recorder.set_out() => {}
             () = self.stop.abandoned.cancelled() => {}
-            () = leases::see_through(&*self.store, claimed.lease, &self.metrics, self.work(&claimed, &mut place)) => return,
-        }
-        // What was sent and is not recorded is not given back: the store books it as interrupted. Given back it would be
-        // sent again as if it never had been.
-        if !place.has_sent() {
-            leases::try_release(&*self.store, vec![claimed.lease]).await;
         }
     }
 
@@ -101,9 +130,11 @@ impl Dispatch {
         }
     }
 
-    async fn work(&self, claimed: &ClaimedDelivery, place: &mut Place) {
-        let Some(_turn) = self.turn(claimed).await else {
-            return self.release(claimed).await;
+    /// The result to record, if there is one; else the lease was given back.
+    async fn work(&self, claimed: &ClaimedDelivery, place: &mut Place) -> Option<(AttemptRecord, Turn)> {
+        let Some(turn) = self.turn(claimed).await else {
+            self.release(claimed).await;
+            return None;
         };
         place.begin();
         match self.attempt(claimed, place).await {
@@ -113,7 +144,7 @@ impl Dispatch {
                 if finding == Finding::Well && claimed.number == 1 && claimed.trigger == Trigger::Scheduled {
                     self.promptness.note(record.attempt.started_at.since(claimed.due_at));
                 }
-                self.recorder.store(*record).await;
+                return Some((*record, turn));
             }
             Ended::Withheld => self.release(claimed).await,
             // Lost or void leases are nothing to the store; but it may also be unable to note the start.
@@ -122,11 +153,12 @@ impl Dispatch {
                 self.release(claimed).await;
             }
         }
+        None
     }
 
     /// Waits until the delivery may begin: suspects one at a time and not right after the start, everything else at
     /// once, and nothing in a drain.
-    async fn turn(&self, claimed: &ClaimedDelivery) -> Option<Option<SemaphorePermit<'_>>> {
+    async fn turn(&self, claimed: &ClaimedDelivery) -> Option<Turn> {
         if self.stop.draining.is_cancelled() {
             return None;
         }
@@ -140,9 +172,9 @@ impl Dispatch {
         }
     }
 
-    async fn suspect_turn(&self) -> Option<SemaphorePermit<'_>> {
+    async fn suspect_turn(&self) -> Turn {
         tokio::time::sleep_until(self.started + SUSPECTS_AFTER).await;
-        self.suspects.acquire().await.ok()
+        Arc::clone(&self.suspects).acquire_owned().await.ok()
     }
 
     /// The attempt; a panic in it is a failed attempt that its owner can see, retried by the schedule.

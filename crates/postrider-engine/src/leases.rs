@@ -13,20 +13,21 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 pub(crate) const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs what ends a lease, by a record or a release; gives the lease back when that panics instead.
-pub(crate) async fn see_through(
+pub(crate) async fn see_through<T>(
     store: &dyn Deliveries,
     lease: Lease,
     metrics: &Metrics,
-    work: impl Future<Output = ()>,
-) {
-    if AssertUnwindSafe(work).catch_unwind().await.is_ok() {
-        return;
+    work: impl Future<Output = Option<T>>,
+) -> Option<T> {
+    if let Ok(done) = AssertUnwindSafe(work).catch_unwind().await {
+        return done;
     }
     metrics.panics.inc();
     let delivery = &lease.delivery;
     tracing::error!(message.id = %delivery.message, endpoint.id = %delivery.endpoint, "a delivery's task panicked; it is due again");
     tokio::time::sleep(RELEASE_PAUSE).await;
     release(store, vec![lease]).await;
+    None
 }
 
 /// Gives leases back, however long the store takes to take them.
@@ -75,10 +76,10 @@ mod tests {
         let records = Records::default();
         let lease = samples::claimed().lease;
         let begun = tokio::time::Instant::now();
-        see_through(&records, lease, &metrics, async { panic!("a defect") }).await;
+        see_through::<()>(&records, lease, &metrics, async { panic!("a defect") }).await;
         assert_eq!((records.released(), metrics.panics.get()), (vec![lease], 1));
         assert!(begun.elapsed() >= RELEASE_PAUSE, "a delivery that always panics must not spin");
-        see_through(&records, lease, &metrics, async {}).await;
+        assert_eq!(see_through(&records, lease, &metrics, async { Some(7) }).await, Some(7));
         assert_eq!(records.released().len(), 1, "what ended well has ended its lease");
     }
 }

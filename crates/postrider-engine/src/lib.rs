@@ -105,7 +105,8 @@ impl Engine {
         let pulse = Arc::new(Pulse::default());
         let drain_time = config.total_deadline() + DRAIN_GRACE;
         let retention = config.retention.clone();
-        let dispatch = Dispatch::new(Arc::clone(&store), ports, config, metrics.clone(), stop.clone());
+        let dispatch =
+            Dispatch::new(Arc::clone(&store), ports, config, metrics.clone(), (tasks.clone(), stop.clone()));
         let dispatch = Arc::new(dispatch);
 
         let scheduler = Arc::new(Scheduler {
