@@ -15,6 +15,7 @@ pub(crate) use write::{PENDING, PendingColumns};
 
 use crate::{
     Shared,
+    coming::Committing,
     connection::{Connection, Own, Use},
     failure::{Failure, Refusal, unavailable},
     health::Commits,
@@ -303,6 +304,7 @@ async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Resul
     let plans = plan(shared, items, &mut known, now);
     let deliveries = deliveries(items, &plans, now);
     let begun = Commits::timer();
+    let committing = Committing::begin(shared, deliveries.iter().map(|(handed, _)| handed.delivery.message));
     let written = plans.iter().filter(|plan| matches!(plan, Plan::Write(_))).count();
     if written == 0 {
         connection.run("ROLLBACK").await?;
@@ -313,6 +315,7 @@ async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Resul
     for (delivery, held) in deliveries {
         shared.hand_over(delivery, held, now);
     }
+    committing.handed_over();
     if written > 0 {
         shared.claimable.notify_one();
     }

@@ -169,12 +169,20 @@ fn of(lease: Lease, handed: Handed) -> Option<ClaimedDelivery> {
 
 /// Reads what lanes have due. Goes on when the claimer goes away: the lanes wait for it.
 async fn read_ahead(shared: Arc<Shared>, wanted: Vec<Wanted>, now: Timestamp) -> Result<(), StoreError> {
+    let node = shared.node();
     let result = read_lanes(&shared, &wanted, now).await;
     let now = shared.clock.now();
     let mut agenda = shared.agenda();
+    // What an earlier node of this process read, others may have delivered since.
+    if shared.node() != node {
+        return Ok(());
+    }
     let result = match result {
         Ok(found) => {
-            for found in found {
+            for mut found in found {
+                let coming = shared.coming.messages();
+                found.deliveries.retain(|handed| !coming.contains(&handed.delivery.message));
+                drop(coming);
                 agenda.found(found, now);
             }
             Ok(())

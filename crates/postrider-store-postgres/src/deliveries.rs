@@ -54,7 +54,8 @@ impl Deliveries for PostgresStore {
     fn started(&self, lease: &Lease, number: u32, url: &str) -> bool {
         let shared = &self.shared;
         // Nothing is sent that may still run when the lease of this node ends.
-        if shared.is_closed() || !shared.may_begin() || !shared.agenda().may_start(lease) {
+        let may_begin = !shared.is_closed() && shared.may_begin() && shared.owns(lease.delivery.endpoint);
+        if !may_begin || !shared.agenda().may_start(lease) {
             return false;
         }
         let begun =

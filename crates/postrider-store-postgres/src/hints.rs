@@ -242,15 +242,17 @@ fn heard(shared: &Arc<Shared>, text: &str) {
     let mut changed = Vec::new();
     for line in lines {
         match read(line) {
-            Some(Heard::Work { application, endpoint, due, count }) if shared.owns(endpoint) => {
+            Some(Heard::Work { application, endpoint, due, count }) => {
                 let mut agenda = shared.agenda();
-                agenda.lies_in_database(application, endpoint, Part::First, None, due, now);
-                agenda.counted(count);
+                if shared.owns(endpoint) {
+                    agenda.lies_in_database(application, endpoint, Part::First, None, due, now);
+                    agenda.counted(count);
+                }
             }
             Some(Heard::Ended(delivery)) if shared.owns(delivery.endpoint) => {
                 shared.agenda().settled(delivery, now);
             }
-            Some(Heard::Work { .. } | Heard::Ended(_)) => {}
+            Some(Heard::Ended(_)) => {}
             Some(Heard::Changed(application)) => {
                 shared.memory.changed(application);
                 changed.push(application);

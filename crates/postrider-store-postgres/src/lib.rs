@@ -5,7 +5,7 @@
 //! - [agenda](postrider_store::agenda): the memory of what waits, from which claims are served; [`claim`] fills it from the database;
 //! - [`keeper`]: the lease of this node and its shards of endpoints ([`shards`]); [`takeover`]: ending a dead node;
 //!   [`identity`]: who this node is; [`in_flight`]: which attempts had begun should the process die;
-//! - [`hints`]: wake-ups between nodes; [`clock_sync`]: the database's clock; [`duties`]: what one node does for all;
+//! - [`coming`]: what is being committed and not handed over yet; [`hints`]: wake-ups between nodes; [`clock_sync`]: the database's clock; [`duties`]: what one node does for all;
 //! - [`memory`] and [`snapshots`]: configuration for matching and sending, bounded;
 //! - [`work`]: transactions of configuration; [`settled`]: deliveries that end;
 //! - [`address`], [`connection`] and [`schema`]: reaching a database and what opening it means; [`reach`]: whether it is
@@ -26,6 +26,7 @@ mod attempt_rows;
 mod attempts;
 mod claim;
 mod clock_sync;
+mod coming;
 mod config;
 mod connection;
 mod credentials;
@@ -105,6 +106,7 @@ pub(crate) struct Shared {
     recording: Queue<AttemptRecord, record::Answer>,
     memory: memory::Memory,
     agenda: Mutex<Agenda>,
+    coming: coming::Coming,
     claimable: Notify,
     in_flight: Arc<InFlight>,
     hints: hints::Hints,
@@ -152,9 +154,11 @@ impl Shared {
     /// A delivery that was just committed: to this node's claims, or to the node that serves its endpoint.
     fn hand_over(&self, handed: Handed, held: bool, now: Timestamp) {
         let endpoint = handed.delivery.endpoint;
+        let mut agenda = self.agenda();
+        // Under its lock, under which an endpoint is forgotten that another node serves from then on.
         if self.owns(endpoint) {
             let held = held || self.is_leaving(endpoint);
-            self.agenda().hand_over(handed, held, now);
+            agenda.hand_over(handed, held, now);
         } else if !held {
             self.hints.work(handed.scope.application, endpoint, handed.due_at);
         }
@@ -235,6 +239,7 @@ impl PostgresStore {
             recording: Queue::new(config.write_queue, config.batch),
             memory: memory::Memory::new(config.cached_endpoints),
             agenda: Mutex::new(new_agenda(&config)),
+            coming: coming::Coming::default(),
             claimable: Notify::new(),
             in_flight: Arc::default(),
             hints: hints::Hints::default(),

@@ -8,6 +8,7 @@
 use super::{COMMIT_BYTES, Match, Matched, Plan, TRIES, deliveries, look, matching, takes_name, write};
 use crate::{
     Shared,
+    coming::Committing,
     connection::{Connection, Own, Use},
     failure::{Failure, inconsistent, unavailable},
     health::Commits,
@@ -204,15 +205,13 @@ async fn batch(
         published.iter().map(|one| Plan::Write(message(shared, one, &mut known))).collect();
     let deliveries = deliveries(&items, &plans, now);
     let begun = Commits::timer();
-    if let Err(failure) = write::all(connection, &items, &plans, &deliveries, &known, now).await {
-        // Perhaps it was committed all the same: then the deliveries are in the database.
-        shared.keeper.look_around();
-        return Err(failure);
-    }
+    let committing = Committing::begin(shared, deliveries.iter().map(|(handed, _)| handed.delivery.message));
+    write::all(connection, &items, &plans, &deliveries, &known, now).await?;
     shared.commits.record(begun, items.len());
     for (delivery, held) in deliveries {
         shared.hand_over(delivery, held, now);
     }
+    committing.handed_over();
     shared.claimable.notify_one();
     Ok(())
 }

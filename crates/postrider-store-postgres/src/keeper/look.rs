@@ -91,6 +91,10 @@ pub(super) async fn load(
         let mut agenda = shared.agenda();
         for waits in waiting {
             let Waits { application, endpoint, part, held, due, count, .. } = waits;
+            // Another node may have taken over while the answer was waited for.
+            if !shared.owns(endpoint) {
+                continue;
+            }
             if waits.deleted {
                 deleted.insert(endpoint);
                 agenda.counted(count);
@@ -182,7 +186,8 @@ impl Looks {
             if let Some(count) = count {
                 agenda.count(count);
             }
-            for waits in waiting.into_iter().filter(|waits| !waits.deleted) {
+            let mine = |waits: &Waits| !waits.deleted && shared.owns(waits.endpoint);
+            for waits in waiting.into_iter().filter(mine) {
                 let Waits { application, endpoint, part, held, due, .. } = waits;
                 let held = held || shared.is_leaving(endpoint);
                 agenda.lies_in_database(application, endpoint, part, Some(held), due, now);
