@@ -6,7 +6,7 @@ CREATE TABLE instance (
 );
 INSERT INTO instance (one, id, home) VALUES (true, replace(gen_random_uuid()::text, '-', ''), '');
 
--- A row while deliveries are on hold. Those are due 2^60 microseconds later than they were, and so behind everything
+-- A row while deliveries are on hold. Those are due 2^57 microseconds later than they were, and so behind everything
 -- that is claimed (crates/postrider-store/src/hold.rs).
 CREATE TABLE hold (
     one    boolean PRIMARY KEY CHECK (one),

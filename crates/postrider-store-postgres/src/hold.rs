@@ -60,7 +60,11 @@ enum Deed {
 impl Holding for PostgresStore {
     async fn hold(&self) -> Result<Option<Hold>, StoreError> {
         let connection = self.shared.reader().await?;
-        let Some((since, reason)) = row(&connection).await? else { return Ok(None) };
+        let known = row(&connection).await?;
+        // Another process may have begun or ended it.
+        let micros = known.as_ref().map_or(0, |(since, _)| since.as_micros());
+        self.shared.held_since.store(micros, Ordering::Relaxed);
+        let Some((since, reason)) = known else { return Ok(None) };
         let text = "SELECT count(*), count(*) FILTER (WHERE due_at < $2), min(due_at) FROM pending WHERE due_at >= $1";
         let found = connection.first_row(text, &[&LATER, &put_on(since).as_micros()]).await?;
         let Some(found) = found else { return Ok(None) };
@@ -217,7 +221,8 @@ async fn next_endpoint(connection: &Connection, after: &[u8]) -> Result<Option<P
 
 async fn count_on(connection: &Connection, place: Place) -> Result<u64, Failure> {
     let shard = shards::of(place.endpoint);
-    let row = connection.first_row(COUNT_ON, &[&shard, &key(&place.endpoint), &place.retries, &LATER]).await?;
+    let row =
+        connection.first_row(COUNT_ON, &[&shard, &key(&place.endpoint), &place.retries, &LATER]).await?;
     Ok(row.map(|row| at::<i64>(&row, 0)).transpose()?.map_or(0, count))
 }
 

@@ -11,6 +11,7 @@
 //! - [`address`], [`connection`] and [`schema`]: reaching a database and what opening it means; [`reach`]: whether it is
 //!   there at all;
 //! - [`secrets`]: every credential, sealed, in one table; [`hold`]: what is not sent after a database was brought back;
+//!   [`import`]: taking in an embedded database;
 //! - one file per noun of the contract.
 //!
 //! Not there yet: see `docs/decisions/0011-postgresql-ownership.md`.
@@ -41,6 +42,7 @@ mod hints;
 mod hold;
 mod idempotency;
 mod identity;
+mod import;
 mod in_flight;
 mod keeper;
 mod memory;
@@ -67,6 +69,7 @@ mod values;
 mod work;
 
 pub use config::{Config, Masked, Pooler};
+pub use import::{Shared as ImportSource, import};
 pub use open_error::OpenError;
 
 use address::Address;
@@ -261,6 +264,7 @@ impl PostgresStore {
         clock_sync::compare(&shared, &connection).await?;
         let now = shared.clock.now();
         schema::open(&connection, &shared.config, &shared.keyring, now).await?;
+        import::check_complete(&connection).await?;
         if let Some(since) = hold::look_where_it_lies(&connection, now).await? {
             shared.held_since.store(since.as_micros(), Ordering::Relaxed);
         }

@@ -7,7 +7,7 @@ CREATE TABLE instance (
 ) STRICT;
 INSERT INTO instance (one, id) VALUES (1, lower(hex(randomblob(16))));
 
--- A row while deliveries are on hold. Those are due 2^60 microseconds later than they were, and so behind everything
+-- A row while deliveries are on hold. Those are due 2^57 microseconds later than they were, and so behind everything
 -- that is claimed (crates/postrider-store/src/hold.rs).
 CREATE TABLE hold (
     one    INTEGER PRIMARY KEY CHECK (one = 1),

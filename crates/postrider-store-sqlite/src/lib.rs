@@ -12,6 +12,7 @@
 //! - [`upkeep`]: checkpoints and free space, beside the writer; [`set_back`]: what a clock that was set back left;
 //!   [`space`]: what retention frees goes back to the disk;
 //! - [`backup`] and [`restore`]: copies of the database, made and brought back; [`hold`]: what is not sent after that;
+//!   [`export`]: the way to another backend;
 //! - one file per noun of the contract.
 //!
 //! Guarantees: a write that was answered `Ok` is on the disk; no second process writes; leases live in memory and a
@@ -31,6 +32,7 @@ mod deliveries;
 mod endpoint_rows;
 mod endpoints;
 mod event_types;
+mod export;
 mod failure;
 mod health;
 mod held;
@@ -62,6 +64,7 @@ mod values;
 mod writer;
 
 pub use config::{Config, TestDisk};
+pub use export::Export;
 pub use open_error::OpenError;
 pub use restore::{Restored, restore};
 
@@ -165,6 +168,7 @@ impl SqliteStore {
         let now = clock.now();
         let mut connection =
             schema::open_writer(&path, &config, &keyring, now).map_err(|error| error.of_file(&path))?;
+        export::check_not_moved(&connection)?;
 
         let slots = InFlight::path(&data_dir);
         let io = |what: &'static str| {

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use postrider_model::{id::EndpointId, time::Timestamp};
 use std::time::Duration;
 
-/// By how much the due time of a delivery on hold is later than it was, in microseconds: some 36,500 years, which no
-/// publisher's date reaches.
-pub const LATER: i64 = 1 << 60;
+/// By how much the due time of a delivery on hold is later than it was, in microseconds: some 4,500 years, which no
+/// schedule and no publisher's date reaches, and which leaves it below what an instant can be.
+pub const LATER: i64 = 1 << 57;
 
 /// The due time of a delivery on hold.
 #[must_use]
@@ -177,6 +177,7 @@ mod tests {
             assert_eq!(put_on(held), held, "twice is once");
             assert_eq!(taken_off(held), at(micros));
             assert_eq!(taken_off(at(micros)), at(micros));
+            assert!(held < Timestamp::MAX);
         }
     }
 

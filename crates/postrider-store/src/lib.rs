@@ -6,6 +6,7 @@
 //!   them;
 //! - [`Clock`] and [`Ids`], which every backend owns: the time that leases and schedules go by, and ids that grow;
 //! - [`snapshot`]: the bounded memory of endpoint configuration that backends match and send with;
+//! - [`transfer`]: moving a whole database from one backend to another, apart from the contract;
 //! - `conformance` (a feature, for the tests of backends): the suite that every backend passes.
 //!
 //! Guarantees that callers build on: an `Ok` of a write means durable; one item's failure fails only its caller; every
@@ -31,6 +32,7 @@ pub mod messages;
 pub mod page;
 pub mod retention;
 pub mod snapshot;
+pub mod transfer;
 
 pub use clock::Clock;
 pub use error::{StoreError, WriteError};

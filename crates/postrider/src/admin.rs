@@ -1,7 +1,11 @@
-//! The administration of a database: API keys and health, as a small router over the store.
+//! The administration of a database: API keys, health, backups and the hold on deliveries, as a small router over the
+//! store.
 //!
 //! One implementation for both ways: a running server serves it on `<data_dir>/admin.sock`; without one, a command
 //! opens the store itself and calls the router in process. There is never a second writer.
+
+pub mod backups;
+pub mod holding;
 
 use crate::{
     failure::Failure,
@@ -58,7 +62,9 @@ pub fn router(store: Arc<dyn Store>, api: Option<Router>) -> Router {
     let keys = Router::new()
         .route("/api-keys", get(list).post(create))
         .route("/api-keys/{id}", delete(revoke))
-        .with_state(store);
+        .with_state(Arc::clone(&store))
+        .merge(holding::routes(Arc::clone(&store)))
+        .merge(backups::routes(store));
     match api {
         Some(api) => keys.route("/health", get(move || health(api.clone()))),
         None => keys,
@@ -206,7 +212,7 @@ pub enum Administration {
 
 impl Administration {
     /// Sends a request; an answer other than 2xx becomes a failure with its detail.
-    pub async fn call(&self, method: &str, path: &str, body: Option<&CreateKey>) -> Result<Value, Failure> {
+    pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let answer =
             self.send(method, path, body).await.map_err(|error| Failure::other(error.to_string()))?;
         let value = answer.json();
@@ -217,7 +223,7 @@ impl Administration {
         Err(Failure::other(detail))
     }
 
-    async fn send(&self, method: &str, path: &str, body: Option<&CreateKey>) -> std::io::Result<Answer> {
+    async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<Answer> {
         let body = body.map_or_else(|| Ok(Bytes::new()), |body| serde_json::to_vec(body).map(Bytes::from))?;
         let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
         let request = request.body(Full::new(body)).map_err(std::io::Error::other)?;

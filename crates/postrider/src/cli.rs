@@ -1,5 +1,9 @@
 //! The command line: what can be typed and its help. What a command does stands in [`crate::commands`].
 
+mod upkeep;
+
+pub use upkeep::{Backup, DeliveriesCommand, MigrateStore, Restore};
+
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -60,6 +64,40 @@ Examples:
     /// Create and check the file that holds the keys of all stored credentials
     #[command(subcommand)]
     Keyring(KeyringCommand),
+    /// Copy the embedded database while it is in use
+    #[command(after_help = "\
+Examples:
+  postrider backup --to /backups/
+  postrider backup --config /etc/postrider/postrider.toml --to /backups/before-upgrade.db
+
+The server that runs makes the copy, of one moment, while it goes on; without one this command
+makes it. Beside the file lies its manifest (.json). The keyring is NOT in it, and the backup
+cannot be used without it: keep a copy of the keyring elsewhere. Never copy the database with
+`cp` while a server runs: what you get may be torn.")]
+    Backup(Backup),
+    /// Make a backup the database of a data directory, with all deliveries on hold
+    #[command(after_help = "\
+Examples:
+  postrider restore --from /backups/postrider-20261123T180000Z.db
+  postrider restore --from before-upgrade.db --data-dir /var/lib/postrider --replace
+
+The backup is checked first: whole, of a release that this one knows, sealed with your keyring.
+Then, because much of what the backup takes for pending was sent after it was made, nothing of it
+is sent until you decide: `postrider deliveries status`, then release, drop or retime. What is
+published from now on is delivered as usual.")]
+    Restore(Restore),
+    /// Decide about deliveries that are on hold, after a restore
+    #[command(subcommand)]
+    Deliveries(DeliveriesCommand),
+    /// Move the embedded database to PostgreSQL, one way
+    #[command(after_help = "\
+Example:
+  postrider migrate-store --from-data-dir /var/lib/postrider --to postgres://postrider@db/postrider
+
+Stop the server first. Everything goes: ids, credentials, schedules, history. Interrupted, it goes
+on where it was when it is started again. At the end both databases are compared row by row. From
+its start on, the embedded database cannot be served any more; `--undo` allows it again.")]
+    MigrateStore(MigrateStore),
     /// Print the OpenAPI document of the API
     Openapi,
     /// Ask the running server whether it is well: exit code 0 says yes

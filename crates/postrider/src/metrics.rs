@@ -25,6 +25,7 @@ pub struct Metrics {
     store: Arc<dyn Store>,
     pending: Gauge,
     oldest_due: Gauge<f64, AtomicU64>,
+    on_hold: Gauge,
     commits: Arc<Commits>,
     accepted: Counter,
     gates: Arc<Gates>,
@@ -46,6 +47,12 @@ impl Metrics {
             Unit::Seconds,
             oldest_due.clone(),
         );
+        let on_hold = Gauge::default();
+        registry.register(
+            "postrider_deliveries_on_hold",
+            "Deliveries that wait for the operator's decision, after a restore for example",
+            on_hold.clone(),
+        );
         let accepted = Counter::default();
         registry.register(
             "postrider_messages_accepted",
@@ -56,12 +63,27 @@ impl Metrics {
         registry.register_collector(Box::new(Arc::clone(&commits)));
         let gates = Arc::new(Gates::default());
         registry.register_collector(Box::new(Arc::clone(&gates)));
-        Self { registry, store, pending, oldest_due, commits, accepted, gates }
+        Self { registry, store, pending, oldest_due, on_hold, commits, accepted, gates }
     }
 
     /// Shows what the API lets in and refuses, from now on.
     pub fn watch(&self, admission: Arc<Admission>) {
         self.gates.watch(admission);
+    }
+
+    /// Counts only while a hold lasts.
+    async fn show_hold(&self) {
+        let mut on_hold = 0;
+        if self.store.held_since().is_some() {
+            match self.store.hold().await {
+                Ok(hold) => on_hold = hold.map_or(0, |hold| hold.deliveries),
+                Err(error) => {
+                    tracing::warn!(%error, "what is on hold is not known; metrics show the last number");
+                    return;
+                }
+            }
+        }
+        self.on_hold.set(i64::try_from(on_hold).unwrap_or(i64::MAX));
     }
 
     fn show(&self, backlog: Backlog) {
@@ -78,6 +100,7 @@ impl ports::Metrics for Metrics {
             Ok(backlog) => self.show(backlog),
             Err(error) => tracing::warn!(%error, "the backlog is not known; metrics show the last one"),
         }
+        self.show_hold().await;
         self.commits.set(self.store.commit_times());
         let mut page = String::new();
         match text::encode(&mut page, &self.registry) {

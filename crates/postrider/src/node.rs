@@ -86,6 +86,7 @@ impl Node {
         let transport = Transport::of(&config.server, dev)?;
         let keyring = keyring(&config.server, mode)?;
         let store = open_store(config, keyring, true).await?;
+        say_hold(store.as_ref());
         let listener = match Listener::bind(&config.server, transport) {
             Ok(listener) => listener,
             Err(failure) => {
@@ -183,6 +184,16 @@ fn router(
     let state = ApiState::new(Arc::clone(store), pulse, port, Arc::new(config));
     metrics.watch(Arc::clone(&state.admission));
     postrider_api::router(state)
+}
+
+/// Whoever wonders why nothing is sent looks at the log first.
+fn say_hold(store: &dyn Store) {
+    if let Some(since) = store.held_since() {
+        tracing::warn!(
+            since = since.to_rfc3339(),
+            "deliveries are on hold until you decide: `postrider deliveries status`, then release, drop or retime"
+        );
+    }
 }
 
 /// The keyring of this configuration. `--dev` may create it beside the database; otherwise it must exist, elsewhere.

@@ -1,20 +1,17 @@
 //! `api-key`, `jwt` and `health`: through the admin socket of the running server, or on the store when none runs.
 
-use super::{print, read};
+use super::{print, reached::Reached, read};
 use crate::{
-    admin::{Administration, CreateKey},
+    admin::CreateKey,
     cli::{ApiKeyCommand, Settings},
-    config::Config,
     failure::Failure,
     local::{self, Place},
-    node,
 };
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use postrider_model::environment::EnvironmentId;
-use postrider_vault::keyring::Keyring;
 use serde_json::{Value, json};
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 /// Life of a generated JWT, as svix-server gives it.
 const JWT_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
@@ -23,6 +20,7 @@ pub(super) async fn api_key(command: ApiKeyCommand) -> Result<(), Failure> {
     match command {
         ApiKeyCommand::Create { settings, environment, name, application, publish, days } => {
             let key = CreateKey { environment, name, application, publish, days };
+            let key = serde_json::to_value(&key).map_err(|error| Failure::other(error.to_string()))?;
             let created = call(&settings, "POST", "/api-keys", Some(&key)).await?;
             print(&format!(
                 "{}\n\nThis is the key {} of {}. The token above is shown only now.\n",
@@ -83,32 +81,11 @@ pub(super) fn jwt(settings: &Settings, environment: &str) -> Result<(), Failure>
     print(&format!("Token (Bearer): {signed}.{}\n", URL_SAFE_NO_PAD.encode(tag)))
 }
 
-async fn call(
-    settings: &Settings,
-    method: &str,
-    path: &str,
-    body: Option<&CreateKey>,
-) -> Result<Value, Failure> {
-    let config = read(settings, Vec::new())?.config;
-    let socket = config.server.admin_socket();
-    if answers(&socket).await {
-        return Administration::Running(Place::Unix(socket)).call(method, path, body).await;
-    }
-    let store = node::open_store(&config, existing_keyring(&config)?, false).await?;
-    let answer =
-        Administration::Here(crate::admin::router(store.clone(), None)).call(method, path, body).await;
-    store.close().await;
+async fn call(settings: &Settings, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+    let reached = Reached::of(settings).await?;
+    let answer = reached.administration.call(method, path, body).await;
+    reached.close().await;
     answer
-}
-
-/// The keyring that the database was made with: never a new one here.
-fn existing_keyring(config: &Config) -> Result<Keyring, Failure> {
-    let dev = config.server.keyring.is_none() && config.server.dev_keyring().exists();
-    node::keyring(&config.server, if dev { node::Mode::Dev } else { node::Mode::Production })
-}
-
-async fn answers(socket: &Path) -> bool {
-    tokio::net::UnixStream::connect(socket).await.is_ok()
 }
 
 /// A part of a path or query that needs no escaping; the server says what is wrong with the rest.

@@ -1,7 +1,12 @@
 //! What the commands do: reads the configuration, calls the part, prints. Decides the exit code and nothing else.
 
 mod access;
+mod backup;
+mod deliveries;
 mod keyring;
+mod migrate_store;
+mod reached;
+mod restore;
 mod serve;
 
 use crate::{
@@ -42,6 +47,10 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::ApiKey(command) => access::api_key(command).await,
         Command::Jwt(JwtCommand::Generate { settings, environment }) => access::jwt(&settings, &environment),
         Command::Keyring(command) => keyring::run(command),
+        Command::Backup(arguments) => backup::run(arguments).await,
+        Command::Restore(arguments) => restore::run(arguments).await,
+        Command::Deliveries(command) => deliveries::run(command).await,
+        Command::MigrateStore(arguments) => migrate_store::run(arguments).await,
         Command::Openapi => print(&crate::openapi_document()),
         Command::Health(settings) => access::health(&settings).await,
         Command::Version { json } => print(&version(json)),

@@ -1,7 +1,9 @@
 //! What is about the file of the embedded store: on SQLite alone, so that a run on PostgreSQL skips `embedded::`.
 
+mod backups;
 mod file;
 mod filling;
+mod moving;
 
 /// A process that a test starts has the database that is chosen.
 fn on_sqlite() {
