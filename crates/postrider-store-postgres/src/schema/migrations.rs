@@ -175,3 +175,25 @@ async fn nobody_older(connection: &Connection, oldest: i64) -> Result<(), OpenEr
 fn is_lock(error: &OpenError) -> bool {
     matches!(error, OpenError::Store(postrider_store::StoreError::Unavailable { detail, .. }) if detail.contains("55P03"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{address::Address, connection::Use, testing::Place};
+
+    /// MIG-5: a release before the last one may still run; what it needs is not taken away.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_running_release_needs_is_not_taken_away() {
+        let place = Place::new().await.unwrap();
+        let mut address = Address::parse(&place.config("node").url()).unwrap();
+        address.name_schema(3);
+        let connection = Connection::first(&address, Use::Reading).await.unwrap();
+        nobody_older(&connection, 3).await.unwrap();
+        address.name_schema(2);
+        let older = Connection::first(&address, Use::Reading).await.unwrap();
+        let error = nobody_older(&connection, 3).await.unwrap_err();
+        assert!(matches!(error, OpenError::OlderRuns { version: 2, oldest: 3 }), "{error}");
+        assert!(error.is_temporary());
+        drop(older);
+    }
+}
