@@ -28,6 +28,7 @@ impl Place {
         let app = client.post("/api/v1/app", json!({ "name": "one", "uid": "one" })).await.expect(201);
         let app = format!("/api/v1/app/{}", app["id"].as_str().unwrap());
         for (uid, receiver) in [("stuck", &stuck), ("fine", &fine)] {
+            client.post("/api/v1/event-type", json!({ "name": uid, "description": "" })).await.expect(201);
             let body = json!({ "uid": uid, "url": receiver.url(), "filterTypes": [uid] });
             client.post(&format!("{app}/endpoint"), body).await.expect(201);
         }
