@@ -35,7 +35,9 @@ pub(crate) fn report(book: &Book, history: &History, windows: &[Window], endpoin
     for (delivery, ended) in &history.deliveries {
         let attempts = history.attempts.get(delivery).map_or(&[][..], Vec::as_slice);
         if let Some(why) = inconsistent(ended, attempts) {
-            report.violation(format!("{} is inconsistent: {why}: {attempts:?}", name(delivery, endpoints)));
+            let arrivals = book.arrivals.get(delivery);
+            let name = name(delivery, endpoints);
+            report.violation(format!("{name} is inconsistent: {why}: {attempts:?}, arrived: {arrivals:?}"));
         }
     }
     let matched = Matched::of(book, history);
