@@ -32,6 +32,6 @@ mod unread;
 pub mod v1;
 
 pub use config::Config;
-pub use router::router;
+pub use router::{operating_router, router};
 pub use state::ApiState;
 pub use transport::Api;

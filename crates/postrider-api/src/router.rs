@@ -9,6 +9,12 @@ pub fn router(state: ApiState) -> Api {
     Api::new(routes.merge(openapi::routes(&document)), state)
 }
 
+/// Health and metrics alone: what a node answers that serves no API.
+pub fn operating_router(state: ApiState) -> Api {
+    let (routes, _) = operating().split_for_parts();
+    Api::without_api(routes, state)
+}
+
 /// All operations and their description.
 pub fn operations() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(openapi::base())

@@ -35,6 +35,8 @@ pub struct Api(Arc<Parts>);
 struct Parts {
     routes: Router,
     state: ApiState,
+    /// Messages can be published here.
+    publishes: bool,
 }
 
 impl Api {
@@ -44,7 +46,14 @@ impl Api {
             .fallback(async || ApiError::entity_not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed())
             .with_state(state.clone());
-        Self(Arc::new(Parts { routes, state }))
+        Self(Arc::new(Parts { routes, state, publishes: true }))
+    }
+
+    /// Some of the routes only, on a node that serves no API.
+    pub(crate) fn without_api(routes: Router<ApiState>, state: ApiState) -> Self {
+        let elsewhere = async || ApiError::not_found("This node serves no API (`server.roles`): ask one that does.");
+        let routes = routes.fallback(elsewhere).with_state(state.clone());
+        Self(Arc::new(Parts { routes, state, publishes: false }))
     }
 
     /// Answers one request.
@@ -92,9 +101,9 @@ impl Api {
     }
 
     async fn handled(&self, request: Request) -> Response {
-        let Parts { routes, state } = &*self.0;
+        let Parts { routes, state, publishes } = &*self.0;
         let uri = request.uri().clone();
-        if let Some(application) = messages::published_to(request.method(), uri.path()) {
+        if *publishes && let Some(application) = messages::published_to(request.method(), uri.path()) {
             return messages::publish_to(state, application, request).await;
         }
         match state.admission.beside(request.method(), uri.path(), request.headers()).await {

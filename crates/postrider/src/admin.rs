@@ -21,6 +21,7 @@ use axum::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
+use postrider_api::Api;
 use postrider_model::{
     access::{ApiKey, Caller, Scope},
     environment::EnvironmentId,
@@ -58,7 +59,7 @@ struct Whose {
 const LISTED: usize = 20;
 
 /// The routes. `api` answers `/health`.
-pub fn router(store: Arc<dyn Store>, api: Option<Router>) -> Router {
+pub fn router(store: Arc<dyn Store>, api: Option<Api>) -> Router {
     let keys = Router::new()
         .route("/api-keys", get(list).post(create))
         .route("/api-keys/{id}", delete(revoke))
@@ -71,10 +72,10 @@ pub fn router(store: Arc<dyn Store>, api: Option<Router>) -> Router {
     }
 }
 
-async fn health(api: Router) -> Response {
+async fn health(api: Api) -> Response {
     let mut request = Request::new(axum::body::Body::empty());
     *request.uri_mut() = http::Uri::from_static("/api/v1/health");
-    api.oneshot(request).await.unwrap_or_else(|never| match never {})
+    api.answer(request).await
 }
 
 async fn create(State(store): State<Arc<dyn Store>>, Json(key): Json<CreateKey>) -> Response {

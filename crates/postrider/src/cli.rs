@@ -142,6 +142,9 @@ pub struct Serve {
     /// PostgreSQL database that several nodes share, in place of the file [default: `POSTRIDER_DATABASE_URL`]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
+    /// What this node does of `api,engine` [default: both, or `POSTRIDER_ROLES`]
+    #[arg(long, value_name = "ROLES")]
+    pub roles: Option<String>,
 }
 
 /// `api-key`.

@@ -5,13 +5,12 @@
 
 use crate::{
     admin,
-    config::{Config, Server},
+    config::{Config, Role, Server},
     failure::Failure,
     listener::{Listener, Transport},
     metrics::Metrics,
 };
-use axum::Router;
-use postrider_api::{ApiState, ports};
+use postrider_api::{Api, ApiState, ports};
 use postrider_engine::Engine;
 use postrider_model::id::EndpointId;
 use postrider_outbound::{Outbound, resolver::Resolve};
@@ -48,24 +47,28 @@ pub struct Node {
     pub url: String,
     /// Its store.
     pub store: Arc<dyn Store>,
-    engine: Arc<Engine>,
+    /// None on a node that only serves the API.
+    engine: Option<Arc<Engine>>,
     stop: CancellationToken,
     tasks: TaskTracker,
     socket: PathBuf,
     drain_time: Duration,
 }
 
-struct Pulse(Arc<Engine>);
+struct Pulse(Option<Arc<Engine>>);
 
 impl ports::Pulse for Pulse {
     fn live(&self) -> ports::Live {
+        // Without an engine nothing runs here, and nothing stands still.
+        let Some(engine) = &self.0 else { return ports::Live::default() };
         let postrider_engine::Live { in_flight, since_last_round, first_attempts, late_permille } =
-            self.0.live();
+            engine.live();
         ports::Live { in_flight, since_last_round, first_attempts, late_permille }
     }
 
     fn standing(&self, endpoint: EndpointId) -> Option<ports::Standing> {
-        let postrider_engine::Standing { breaker, places, throttled_since } = self.0.standing(endpoint);
+        let postrider_engine::Standing { breaker, places, throttled_since } =
+            self.0.as_ref()?.standing(endpoint);
         Some(ports::Standing { breaker, places, throttled_since })
     }
 }
@@ -85,7 +88,8 @@ impl Node {
         let dev = mode == Mode::Dev;
         let transport = Transport::of(&config.server, dev)?;
         let keyring = keyring(&config.server, mode)?;
-        let store = open_store(config, keyring, true).await?;
+        let delivers = config.server.has_role(Role::Engine);
+        let store = open_store(config, keyring, delivers).await?;
         say_hold(store.as_ref());
         let listener = match Listener::bind(&config.server, transport) {
             Ok(listener) => listener,
@@ -101,23 +105,21 @@ impl Node {
         let outbound =
             postrider_outbound::Config { dev, own_listeners: vec![address], ..config.outbound.clone() };
         let rules = outbound.url_rules();
-        let outbound = match resolver {
-            Some(resolver) => Outbound::new(outbound, resolver),
-            None => Outbound::with_system_resolver(outbound),
-        };
-        let outbound = match outbound {
-            Ok(outbound) => outbound,
-            Err(problem) => {
+        let delivery = postrider_engine::Config { url_rules: rules.clone(), ..config.delivery.clone() };
+        let engine = match outbound_of(outbound, resolver) {
+            Ok(outbound) if delivers => {
+                Some(Arc::new(Engine::start(Arc::clone(&store), outbound, delivery, engine_metrics)))
+            }
+            Ok(_) => None,
+            Err(failure) => {
                 store.close().await;
-                return Err(Failure::config(problem.to_string()));
+                return Err(failure);
             }
         };
-        let delivery = postrider_engine::Config { url_rules: rules.clone(), ..config.delivery.clone() };
-        let engine = Arc::new(Engine::start(Arc::clone(&store), outbound, delivery, engine_metrics));
 
         let metrics = Arc::new(Metrics::new(registry, Arc::clone(&store)));
         let api = postrider_api::Config { dev, url_rules: rules, ..config.api.clone() };
-        let router = router(&store, &engine, &metrics, api);
+        let router = router(&store, &engine, &metrics, api, config.server.has_role(Role::Api));
 
         let node = Self {
             address,
@@ -146,13 +148,13 @@ impl Node {
             }
         });
         node.tasks.spawn(listener.serve(router, node.stop.clone()));
-        tracing::info!(%address, "listening");
+        tracing::info!(%address, roles = ?config.server.roles, "listening");
         Ok(node)
     }
 
     /// Asks the engine how it is, for tests.
     pub fn live(&self) -> impl Fn() -> ports::Live + Send + Sync + use<> {
-        let pulse = Pulse(Arc::clone(&self.engine));
+        let pulse = Pulse(self.engine.clone());
         move || ports::Pulse::live(&pulse)
     }
 
@@ -165,7 +167,12 @@ impl Node {
                 tracing::warn!("requests did not finish within the drain time and are cut off");
             }
         };
-        tokio::join!(requests, self.engine.drain());
+        let attempts = async {
+            if let Some(engine) = &self.engine {
+                engine.drain().await;
+            }
+        };
+        tokio::join!(requests, attempts);
         // It may be gone; a stale one is replaced at the next start.
         let _ = fs::remove_file(&self.socket);
         self.store.close().await;
@@ -173,17 +180,29 @@ impl Node {
     }
 }
 
+fn outbound_of(
+    config: postrider_outbound::Config,
+    resolver: Option<Arc<dyn Resolve>>,
+) -> Result<Outbound, Failure> {
+    let outbound = match resolver {
+        Some(resolver) => Outbound::new(config, resolver),
+        None => Outbound::with_system_resolver(config),
+    };
+    outbound.map_err(|problem| Failure::config(problem.to_string()))
+}
+
 fn router(
     store: &Arc<dyn Store>,
-    engine: &Arc<Engine>,
+    engine: &Option<Arc<Engine>>,
     metrics: &Arc<Metrics>,
     config: postrider_api::Config,
-) -> Router {
-    let pulse = Arc::new(Pulse(Arc::clone(engine)));
+    whole: bool,
+) -> Api {
+    let pulse = Arc::new(Pulse(engine.clone()));
     let port: Arc<dyn ports::Metrics> = Arc::<Metrics>::clone(metrics);
     let state = ApiState::new(Arc::clone(store), pulse, port, Arc::new(config));
     metrics.watch(Arc::clone(&state.admission));
-    postrider_api::router(state)
+    if whole { postrider_api::router(state) } else { postrider_api::operating_router(state) }
 }
 
 /// Whoever wonders why nothing is sent looks at the log first.

@@ -16,7 +16,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) async fn run(arguments: Serve) -> Result<(), Failure> {
     let flags = arguments.listen.map(|address| ("server", "listen", address.to_string()));
     let database = arguments.database_url.map(|url| ("database", "url", url));
-    let config = read(&arguments.settings, flags.into_iter().chain(database).collect())?.config;
+    let roles = arguments.roles.map(|roles| ("server", "roles", roles));
+    let flags = flags.into_iter().chain(database).chain(roles).collect();
+    let config = read(&arguments.settings, flags)?.config;
     logging::install(&config.log)?;
     // Before anything starts, so that no signal is lost.
     let mut signals =

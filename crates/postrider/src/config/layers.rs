@@ -103,9 +103,11 @@ impl Layers {
     }
 
     fn add_variable(&mut self, variable: &str, text: &str) -> Result<(), ConfigError> {
-        // The one short name, which container platforms and people expect.
-        if variable == "POSTRIDER_DATABASE_URL" {
-            return self.add_variable("POSTRIDER_DATABASE__URL", text);
+        // The short names, which container platforms and people expect.
+        match variable {
+            "POSTRIDER_DATABASE_URL" => return self.add_variable("POSTRIDER_DATABASE__URL", text),
+            "POSTRIDER_ROLES" => return self.add_variable("POSTRIDER_SERVER__ROLES", text),
+            _ => {}
         }
         // Names without `__` are left alone: container platforms set `POSTRIDER_PORT` and the like for a service of
         // this name.

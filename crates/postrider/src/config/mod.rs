@@ -12,7 +12,7 @@ pub mod reference;
 pub mod server;
 
 pub use log::Log;
-pub use server::Server;
+pub use server::{Role, Server};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,7 @@ pub struct Config {
 impl Config {
     /// Checks what the types cannot, each part its own.
     fn check(&self) -> Result<(), ConfigError> {
+        self.server.check(self.database.url.is_none()).map_err(ConfigError)?;
         self.api.check().map_err(ConfigError)?;
         self.delivery.check().map_err(|problem| ConfigError(format!("delivery.{problem}")))
     }

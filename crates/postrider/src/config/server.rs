@@ -14,6 +14,9 @@ use std::{
 pub struct Server {
     /// Address and port of the API. Other than loopback needs `tls_certificate` and `tls_key`, or `trusted_proxies`.
     pub listen: SocketAddr,
+    /// What this node does: `api` accepts messages and answers the API, `engine` delivers. Both by default, and always with
+    /// the embedded store. A node without `api` answers health and metrics only. `--roles` and `POSTRIDER_ROLES` set it too.
+    pub roles: Vec<Role>,
     /// Directory of the database and of the admin socket; created when missing.
     pub data_dir: PathBuf,
     /// Keyring file (`postrider keyring create <file>`). Required, and outside of `data_dir`, unless `--dev` is given:
@@ -46,6 +49,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8071)),
+            roles: vec![Role::Api, Role::Engine],
             data_dir: PathBuf::from("./postrider-data"),
             keyring: None,
             tls_certificate: None,
@@ -60,7 +64,36 @@ impl Default for Server {
     }
 }
 
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Accepts messages and answers the API.
+    Api,
+    /// Delivers.
+    Engine,
+}
+
 impl Server {
+    /// Does this node do that?
+    pub fn has_role(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// Checks what the types cannot; `alone`: no other process can work on the database. The text names the setting.
+    pub fn check(&self, alone: bool) -> Result<(), String> {
+        if self.roles.is_empty() {
+            return Err("`server.roles` is empty: a node does `api`, `engine` or both".to_owned());
+        }
+        if alone && !(self.has_role(Role::Api) && self.has_role(Role::Engine)) {
+            return Err("`server.roles` splits the work among nodes, which needs a database that they share: set \
+                        `database.url` (--database-url postgres://…), or leave `server.roles` away, because the embedded \
+                        store serves one process, which does both"
+                .to_owned());
+        }
+        Ok(())
+    }
+
     /// The socket of the commands that need a running server's database.
     pub fn admin_socket(&self) -> PathBuf {
         self.data_dir.join("admin.sock")

@@ -12,7 +12,7 @@ mod refusals;
 pub mod tls;
 
 use crate::{config::Server, failure::Failure, process};
-use axum::{Router, body::Body};
+use axum::body::Body;
 use full::{Because, Full};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1};
@@ -22,7 +22,7 @@ use hyper_util::{
 };
 use patience::{Patience, Patient, Turns};
 use places::{Place, Places};
-use postrider_api::auth::ClientAddress;
+use postrider_api::{Api, auth::ClientAddress};
 use proxies::Network;
 use refusals::Told;
 use std::{
@@ -39,7 +39,6 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt as _;
 
 /// Longest head of a request, in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -146,7 +145,7 @@ impl Listener {
     }
 
     /// Serves until `stop`, then accepts nothing more, finishes the requests that run, and returns.
-    pub async fn serve(self, router: Router, stop: CancellationToken) {
+    pub async fn serve(self, api: Api, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let tracker = TaskTracker::new();
         let full = Full::new();
@@ -172,7 +171,7 @@ impl Listener {
             match self.seat(peer.ip(), seat, &full) {
                 Seated::Served(permit, place) => {
                     let shared = Arc::clone(&self.shared);
-                    let connection = connection(stream, peer, shared, router.clone(), graceful.watcher());
+                    let connection = connection(stream, peer, shared, api.clone(), graceful.watcher());
                     tracker.spawn(async move {
                         connection.await;
                         drop((permit, place));
@@ -268,19 +267,13 @@ impl Shared {
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
-    router: Router,
-    watcher: Watcher,
-) {
+async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, api: Api, watcher: Watcher) {
     // Small answers must not wait for more; an error here means that the connection is gone already.
     let _ = stream.set_nodelay(true);
     match shared.tls.clone() {
-        None => requests(stream, peer, shared, router, watcher).await,
+        None => requests(stream, peer, shared, api, watcher).await,
         Some(acceptor) => match tokio::time::timeout(shared.patience.head, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => requests(stream, peer, shared, router, watcher).await,
+            Ok(Ok(stream)) => requests(stream, peer, shared, api, watcher).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
         },
@@ -291,16 +284,16 @@ async fn requests(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: SocketAddr,
     shared: Arc<Shared>,
-    router: Router,
+    api: Api,
     watcher: Watcher,
 ) {
     let turns = Turns::default();
     let stream = Patient::new(stream, shared.patience, turns.clone());
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let request = admit(request, peer, &shared.proxies);
-        let (router, turn) = (router.clone(), turns.begin());
+        let (api, turn) = (api.clone(), turns.begin());
         async move {
-            let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            let answer = api.answer(request).await;
             Ok::<_, Infallible>(answer.map(|body| body::Held::new(body, turn)))
         }
     });
