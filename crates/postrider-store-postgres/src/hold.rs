@@ -183,11 +183,11 @@ async fn insert(connection: &Connection, reason: &str, now: Timestamp) -> Result
 /// Goes along the parts of endpoints, does something with what it finds in each, and tells where to go on.
 async fn walk(work: &mut Work, place: Option<Place>, batch: usize, deed: Deed) -> Result<Step, Failure> {
     let mut left = batch.clamp(1, MOST);
-    let mut step = Step::default();
-    step.next = match place {
+    let next = match place {
         Some(place) => Some(place),
         None => next_endpoint(&work.connection, &[]).await?,
     };
+    let mut step = Step { next, ..Step::default() };
     for _ in 0..LOOKS {
         let Some(mut place) = step.next.filter(|_| left > 0) else { break };
         let found = part(&work.connection, deed, place, left).await?;
@@ -375,11 +375,9 @@ async fn try_look(connection: &Connection, now: Timestamp) -> Result<(), Failure
 /// `None` where this user may not ask.
 async fn home(connection: &Connection) -> Result<Option<String>, Failure> {
     connection.run("SAVEPOINT home").await?;
-    match connection.first_row(HOME, &[]).await {
-        Ok(row) => row.map(|row| at(&row, 0)).transpose(),
-        Err(_) => {
-            connection.run("ROLLBACK TO SAVEPOINT home").await?;
-            Ok(None)
-        }
+    if let Ok(row) = connection.first_row(HOME, &[]).await {
+        return row.map(|row| at(&row, 0)).transpose();
     }
+    connection.run("ROLLBACK TO SAVEPOINT home").await?;
+    Ok(None)
 }

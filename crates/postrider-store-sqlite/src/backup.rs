@@ -54,6 +54,7 @@ impl Backups for SqliteStore {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 fn of_sql(error: rusqlite::Error) -> BackupError {
     BackupError(format!("the backup failed: {error}"))
 }

@@ -100,17 +100,18 @@ pub(crate) fn check_not_moved(connection: &Connection) -> Result<(), OpenError> 
 /// Where a thing lies here: its tables, and the columns whose names differ.
 fn place(thing: &str) -> (&'static str, &'static [(&'static str, &'static str)]) {
     match thing {
-        "message" => {
-            ("message LEFT JOIN payload ON payload.id = message.payload", &[
-                ("id", "message.id"),
-                ("payload", "payload.body"),
-            ])
-        }
-        "pending" => ("delivery JOIN message ON message.id = delivery.message WHERE delivery.state = 0", &[
-            ("message", "delivery.message"),
-            ("due_at", "delivery.next_attempt_at"),
-            ("application", "message.application"),
-        ]),
+        "message" => (
+            "message LEFT JOIN payload ON payload.id = message.payload",
+            &[("id", "message.id"), ("payload", "payload.body")],
+        ),
+        "pending" => (
+            "delivery JOIN message ON message.id = delivery.message WHERE delivery.state = 0",
+            &[
+                ("message", "delivery.message"),
+                ("due_at", "delivery.next_attempt_at"),
+                ("application", "message.application"),
+            ],
+        ),
         "delivery" => ("delivery WHERE state <> 0", &[]),
         "attempt" => ("attempt LEFT JOIN response ON response.attempt = attempt.id", &[]),
         "environment" => ("environment", &[]),
@@ -145,12 +146,13 @@ fn query(thing: &Thing, from_key: bool) -> String {
 
 fn cell(value: Value) -> Cell {
     match value {
-        Value::Null => Cell::Null,
+        // There is no real number in any column.
+        Value::Null | Value::Real(_) => Cell::Null,
         Value::Integer(number) => Cell::Int(number),
-        // There is none in any column.
-        Value::Real(_) => Cell::Null,
         // PostgreSQL has no text with a zero byte.
-        Value::Text(text) => Cell::Text(if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }),
+        Value::Text(text) => {
+            Cell::Text(if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text })
+        }
         Value::Blob(bytes) => Cell::Bytes(bytes),
     }
 }
@@ -164,6 +166,7 @@ fn value(cell: &Cell) -> Value {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 fn failed(error: rusqlite::Error) -> TransferError {
     TransferError(format!("the embedded database cannot be read: {error}"))
 }

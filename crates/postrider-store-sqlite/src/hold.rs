@@ -150,11 +150,11 @@ fn walk(
     mut act: impl FnMut(&mut Scope<'_>, Place, Vec<Found>) -> Result<(u64, u64), Failure>,
 ) -> Result<Step, Failure> {
     let mut left = batch.clamp(1, MOST);
-    let mut step = Step::default();
-    step.next = match place {
+    let next = match place {
         Some(place) => Some(place),
         None => next_endpoint(work.connection, &[])?,
     };
+    let mut step = Step { next, ..Step::default() };
     for _ in 0..LOOKS {
         let Some(mut place) = step.next.filter(|_| left > 0) else { break };
         let found = part(work.connection, query, place, left)?;

@@ -70,7 +70,7 @@ async fn begin(State(backups): State<Backups>, Json(ask): Json<Ask>) -> Response
         let ended = making.store.back_up(&ask.to, ask.bytes_per_second, progress).await;
         match &ended {
             Ok(manifest) => {
-                tracing::info!(to = %ask.to.display(), bytes = manifest.bytes, "a backup was made")
+                tracing::info!(to = %ask.to.display(), bytes = manifest.bytes, "a backup was made");
             }
             Err(error) => tracing::warn!(%error, "a backup failed"),
         }

@@ -116,20 +116,18 @@ async fn carry_out(store: &dyn Store, ask: &Ask) -> Result<Step, Refused> {
         let reason = ask.reason.as_deref().unwrap_or("the operator asked for it");
         return Ok(store.put_on_hold(reason, place, BATCH).await?);
     }
-    let decision = decision(store, ask).await?;
+    let decision = decision(store, ask)?;
     Ok(store.decide(decision, place, BATCH).await?)
 }
 
-async fn decision(store: &dyn Store, ask: &Ask) -> Result<Decision, Refused> {
+fn decision(store: &dyn Store, ask: &Ask) -> Result<Decision, Refused> {
     match ask.what.as_str() {
         "release" => Ok(Decision::Release),
-        "drop" => match &ask.due_before {
-            Some(text) => Ok(Decision::Drop { due_before: instant(text)? }),
-            None => {
-                let since = store.held_since().map_or_else(|| store.clock().now(), |since| since);
-                Ok(Decision::Drop { due_before: since })
-            }
-        },
+        "drop" => {
+            let named = ask.due_before.as_deref().map(instant).transpose()?;
+            let due_before = named.or(store.held_since()).unwrap_or_else(|| store.clock().now());
+            Ok(Decision::Drop { due_before })
+        }
         "retime" => {
             let (Some(from), Some(until)) = (&ask.from, &ask.until) else {
                 return Err(Refused::Asked("`retime` needs `from` and `until`".to_owned()));

@@ -7,6 +7,7 @@ use postrider_store_postgres::import;
 use postrider_store_sqlite::Export;
 use serde_json::json;
 use std::{
+    fmt::Write as _,
     io::{IsTerminal as _, Write as _},
     sync::{Arc, Mutex},
 };
@@ -80,7 +81,8 @@ fn told(moved: &[Moved], json: bool) -> Result<(), Failure> {
     }
     let mut text = String::from("Both databases hold the same, row by row:\n\n");
     for one in moved {
-        text.push_str(&format!("  {:<12} {:>12}   {:016x}\n", one.thing, one.rows, one.checksum));
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "  {:<12} {:>12}   {:016x}", one.thing, one.rows, one.checksum);
     }
     text.push_str(
         "\nServe the new one now: set `database.url`, with the same keyring. The embedded database is marked as moved and \
