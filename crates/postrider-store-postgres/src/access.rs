@@ -44,13 +44,13 @@ impl Access for PostgresStore {
         if self.shared.memory.environment(environment).is_some() {
             return Ok(());
         }
-        let connection = self.shared.reader().await?;
+        let connection = self.shared.reader_of(environment).await?;
         if secrets::keys_of(&self.shared, &connection, environment).await?.is_some() {
             return Ok(());
         }
         drop(connection);
         let environment = environment.clone();
-        let change = self.shared.change(None, move |work| {
+        let change = self.shared.change_in(environment.clone(), None, move |work| {
             Box::pin(async move {
                 let (shared, connection) = (&work.shared, &work.connection);
                 secrets::keys_for_writing(shared, connection, &environment, work.now).await.map(|_| ())
@@ -70,12 +70,15 @@ impl Access for PostgresStore {
     }
 
     async fn create_api_key(&self, new: NewApiKey) -> Result<(ApiKey, SecretString), WriteError> {
-        let change = self.shared.change(None, move |work| Box::pin(async move { create(work, new).await }));
+        let environment = new.caller.environment.clone();
+        let change = self
+            .shared
+            .change_in(environment, None, move |work| Box::pin(async move { create(work, new).await }));
         Ok(change.await?)
     }
 
     async fn api_keys(&self, environment: &EnvironmentId) -> Result<Vec<ApiKey>, StoreError> {
-        let connection = self.shared.reader().await?;
+        let connection = self.shared.reader_of(environment).await?;
         let text = format!("SELECT {COLUMNS} FROM api_key WHERE environment = $1 ORDER BY id DESC");
         let rows = connection.query(&text, &[&environment.as_str()]).await?;
         Ok(rows.iter().map(|row| Ok(read(row)?.key)).collect::<Result<_, Failure>>()?)
@@ -83,9 +86,9 @@ impl Access for PostgresStore {
 
     async fn revoke_api_key(&self, environment: &EnvironmentId, id: ApiKeyId) -> Result<ApiKey, WriteError> {
         let environment = environment.clone();
-        let change = self
-            .shared
-            .change(None, move |work| Box::pin(async move { revoke(work, &environment, id).await }));
+        let change = self.shared.change_in(environment.clone(), None, move |work| {
+            Box::pin(async move { revoke(work, &environment, id).await })
+        });
         Ok(change.await?)
     }
 

@@ -36,7 +36,7 @@ impl Applications for PostgresStore {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Created<Application>, WriteError> {
         let environment = environment.clone();
-        let change = self.shared.change(None, move |work| {
+        let change = self.shared.change_in(environment.clone(), None, move |work| {
             Box::pin(async move { create(work, &environment, fields, idempotency.as_ref()).await })
         });
         Ok(change.await?)
@@ -51,7 +51,7 @@ impl Applications for PostgresStore {
             return Ok(Some(Application::clone(&application)));
         }
         let changes = self.shared.memory.changes();
-        let connection = self.shared.reader().await?;
+        let connection = self.shared.reader_of(environment).await?;
         let found = match reference {
             Ref::Id(id) => of_id(&connection, environment, *id).await?,
             Ref::Uid(uid) => of_uid(&connection, environment, uid).await?,
@@ -69,7 +69,7 @@ impl Applications for PostgresStore {
         filter: ApplicationFilter,
         page: PageRequest<ApplicationId>,
     ) -> Result<Page<Application>, StoreError> {
-        Ok(list(&*self.shared.reader().await?, environment, filter, &page).await?)
+        Ok(list(&*self.shared.reader_of(environment).await?, environment, filter, &page).await?)
     }
 
     async fn replace_application(
@@ -80,7 +80,7 @@ impl Applications for PostgresStore {
         fields: ApplicationFields,
     ) -> Result<Application, WriteError> {
         let environment = environment.clone();
-        let change = self.shared.change(Some(id), move |work| {
+        let change = self.shared.change_in(environment.clone(), Some(id), move |work| {
             Box::pin(async move { replace(work, &environment, id, from, fields).await })
         });
         Ok(change.await?)
@@ -92,9 +92,9 @@ impl Applications for PostgresStore {
         id: ApplicationId,
     ) -> Result<bool, StoreError> {
         let environment = environment.clone();
-        let change = self
-            .shared
-            .change(Some(id), move |work| Box::pin(async move { delete(work, &environment, id).await }));
+        let change = self.shared.change_in(environment.clone(), Some(id), move |work| {
+            Box::pin(async move { delete(work, &environment, id).await })
+        });
         let Some(deleted) = change.await? else { return Ok(false) };
         endpoints::cancel_pending(&self.shared, deleted).await?;
         Ok(true)

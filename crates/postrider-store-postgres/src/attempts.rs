@@ -37,7 +37,7 @@ impl Attempts for PostgresStore {
         with_message: bool,
         page: PageRequest<AttemptId>,
     ) -> Result<Page<ListedAttempt>, StoreError> {
-        let connection = self.shared.reader().await?;
+        let connection = self.shared.reader_of(&scope.environment).await?;
         if !exists(&connection, scope.application, of).await? {
             return Ok(Page { items: Vec::new(), done: true });
         }
@@ -50,7 +50,7 @@ impl Attempts for PostgresStore {
         message: MessageId,
         id: AttemptId,
     ) -> Result<Option<ListedAttempt>, StoreError> {
-        let connection = self.shared.reader().await?;
+        let connection = self.shared.reader_of(&scope.environment).await?;
         if !exists(&connection, scope.application, AttemptsOf::Message(message)).await? {
             return Ok(None);
         }
@@ -65,9 +65,9 @@ impl Attempts for PostgresStore {
         id: AttemptId,
     ) -> Result<bool, StoreError> {
         let application = scope.application;
-        let change = self
-            .shared
-            .change(None, move |work| Box::pin(async move { expunge(work, application, message, id).await }));
+        let change = self.shared.change_in(scope.environment.clone(), None, move |work| {
+            Box::pin(async move { expunge(work, application, message, id).await })
+        });
         Ok(change.await?)
     }
 
@@ -77,7 +77,7 @@ impl Attempts for PostgresStore {
         endpoint: EndpointId,
         window: Window,
     ) -> Result<EndpointStats, StoreError> {
-        let connection = self.shared.reader().await?;
+        let connection = self.shared.reader_of(&scope.environment).await?;
         if endpoint_rows::of_id(&connection, scope.application, endpoint).await?.is_none() {
             return Ok(EndpointStats::default());
         }

@@ -38,6 +38,8 @@ const STATEMENT_TIME: Duration = Duration::from_secs(20);
 const IDLE_TIME: Duration = Duration::from_secs(5);
 /// How long an answer is waited for: beyond that the way there is cut.
 const ANSWER_TIME: Duration = Duration::from_secs(25);
+/// What a connection sees that was not told otherwise: all environments.
+const EVERYTHING: &str = "*";
 /// Statements kept prepared per connection: more than there are in this crate.
 const STATEMENTS: usize = 256;
 
@@ -67,6 +69,7 @@ impl Use {
             ("idle_in_transaction_session_timeout", idle.as_str()),
             ("client_min_messages", "error"),
             ("jit", "off"),
+            ("postrider.environments", "'*'"),
         ];
         let of_use: &[(&str, &str)] = match self {
             Self::Reading => &[("plan_cache_mode", "force_custom_plan")],
@@ -151,6 +154,12 @@ impl Connection {
     /// It must not be used again.
     pub(crate) fn give_up(&self) {
         self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// From the next transaction or statement on, rows of other environments than these (ids, with commas between them)
+    /// are not seen; `*` for all. Not inside of a transaction. Costs no round trip.
+    pub(crate) fn see(&self, environments: &str) {
+        self.client.see(environments);
     }
 
     /// The client itself, for what is sent without waiting.
@@ -297,6 +306,7 @@ impl Pool {
             Some(idle) => idle,
             None => Connection::open(&self.address, self.purpose).await?,
         };
+        connection.see(EVERYTHING);
         Ok(Lent { connection: Some(connection), pool: Arc::clone(self), clean: true, _permit: permit })
     }
 

@@ -37,7 +37,7 @@ pub(crate) async fn headers(
     scope: &AppScope,
     id: EndpointId,
 ) -> Result<Option<CustomHeaders>, StoreError> {
-    let connection = shared.reader().await?;
+    let connection = shared.reader_of(&scope.environment).await?;
     let text = "SELECT headers FROM endpoint WHERE id = $1 AND application = $2 AND deleted_at IS NULL";
     let row = connection.first_row(text, &[&key(&id), &key(&scope.application)]).await?;
     let Some(row) = row else { return Ok(None) };
@@ -52,7 +52,7 @@ pub(crate) async fn signing_secret(
     scope: &AppScope,
     id: EndpointId,
 ) -> Result<Option<SigningSecret>, StoreError> {
-    let connection = shared.reader().await?;
+    let connection = shared.reader_of(&scope.environment).await?;
     if endpoint_rows::of_id(&connection, scope.application, id).await?.is_none() {
         return Ok(None);
     }

@@ -93,7 +93,7 @@ impl Deliveries for PostgresStore {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Created<DeliveryId>, ResendError> {
         let (application, scope) = (scope.application, scope.clone());
-        let change = self.shared.change(Some(application), move |work| {
+        let change = self.shared.change_in(scope.environment.clone(), Some(application), move |work| {
             Box::pin(async move { resend(work, &scope, message, endpoint, idempotency.as_ref()).await })
         });
         Ok(change.await?)
@@ -105,7 +105,7 @@ impl Deliveries for PostgresStore {
         message: MessageId,
         page: PageRequest<EndpointId>,
     ) -> Result<Page<Destination>, StoreError> {
-        Ok(destinations(&*self.shared.reader().await?, scope, message, &page).await?)
+        Ok(destinations(&*self.shared.reader_of(&scope.environment).await?, scope, message, &page).await?)
     }
 
     async fn endpoint_messages(
@@ -117,7 +117,7 @@ impl Deliveries for PostgresStore {
         with_payload: bool,
         page: PageRequest<MessageId>,
     ) -> Result<Page<EndpointMessage>, StoreError> {
-        let connection = self.shared.reader().await?;
+        let connection = self.shared.reader_of(&scope.environment).await?;
         let stored = endpoint_rows::of_id(&connection, scope.application, endpoint).await?;
         let Some(stored) = stored else { return Ok(Page { items: Vec::new(), done: true }) };
         let wanted = Wanted { filter, kind, with_payload };

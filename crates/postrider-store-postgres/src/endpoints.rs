@@ -45,7 +45,7 @@ impl Endpoints for PostgresStore {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Created<Endpoint>, WriteError> {
         let (application, scope) = (scope.application, scope.clone());
-        let change = self.shared.change(Some(application), move |work| {
+        let change = self.shared.change_in(scope.environment.clone(), Some(application), move |work| {
             Box::pin(async move { create(work, &scope, &endpoint, idempotency.as_ref()).await })
         });
         Ok(change.await?)
@@ -56,7 +56,7 @@ impl Endpoints for PostgresStore {
         scope: &AppScope,
         reference: &Ref<EndpointId>,
     ) -> Result<Option<Endpoint>, StoreError> {
-        let connection = self.shared.reader().await?;
+        let connection = self.shared.reader_of(&scope.environment).await?;
         Ok(match reference {
             Ref::Id(id) => endpoint_rows::of_id(&connection, scope.application, *id).await?,
             Ref::Uid(uid) => endpoint_rows::of_uid(&connection, scope.application, uid).await?,
@@ -69,7 +69,7 @@ impl Endpoints for PostgresStore {
         filter: EndpointFilter,
         page: PageRequest<EndpointId>,
     ) -> Result<Page<Endpoint>, StoreError> {
-        Ok(list(&*self.shared.reader().await?, scope, &filter, &page).await?)
+        Ok(list(&*self.shared.reader_of(&scope.environment).await?, scope, &filter, &page).await?)
     }
 
     async fn replace_endpoint(
@@ -80,7 +80,7 @@ impl Endpoints for PostgresStore {
         fields: EndpointFields,
     ) -> Result<Endpoint, WriteError> {
         let (application, scope) = (scope.application, scope.clone());
-        let change = self.shared.change(Some(application), move |work| {
+        let change = self.shared.change_in(scope.environment.clone(), Some(application), move |work| {
             Box::pin(async move { replace(work, &scope, id, from, fields).await })
         });
         Ok(change.await?)
@@ -88,9 +88,9 @@ impl Endpoints for PostgresStore {
 
     async fn delete_endpoint(&self, scope: &AppScope, id: EndpointId) -> Result<bool, StoreError> {
         let (application, scope) = (scope.application, scope.clone());
-        let change = self
-            .shared
-            .change(Some(application), move |work| Box::pin(async move { delete(work, &scope, id).await }));
+        let change = self.shared.change_in(scope.environment.clone(), Some(application), move |work| {
+            Box::pin(async move { delete(work, &scope, id).await })
+        });
         let deleted = change.await?;
         if deleted {
             cancel_pending(&self.shared, vec![id]).await?;
@@ -110,7 +110,7 @@ impl Endpoints for PostgresStore {
         headers: CustomHeaders,
     ) -> Result<(), WriteError> {
         let (application, scope) = (scope.application, scope.clone());
-        let change = self.shared.change(Some(application), move |work| {
+        let change = self.shared.change_in(scope.environment.clone(), Some(application), move |work| {
             Box::pin(async move { credentials::replace_headers(work, &scope, id, from, &headers).await })
         });
         Ok(change.await?)
@@ -133,7 +133,7 @@ impl Endpoints for PostgresStore {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Created<SigningSecret>, WriteError> {
         let (application, scope) = (scope.application, scope.clone());
-        let change = self.shared.change(Some(application), move |work| {
+        let change = self.shared.change_in(scope.environment.clone(), Some(application), move |work| {
             Box::pin(async move {
                 credentials::rotate(work, &scope, id, &new, overlap, idempotency.as_ref()).await
             })
@@ -142,7 +142,8 @@ impl Endpoints for PostgresStore {
     }
 
     async fn oauth(&self, scope: &AppScope, id: EndpointId) -> Result<Option<OAuthSettings>, StoreError> {
-        Ok(credentials::oauth(&*self.shared.reader().await?, scope.application, id).await?)
+        Ok(credentials::oauth(&*self.shared.reader_of(&scope.environment).await?, scope.application, id)
+            .await?)
     }
 
     async fn replace_oauth(
@@ -153,7 +154,7 @@ impl Endpoints for PostgresStore {
         change: Option<OAuthChange>,
     ) -> Result<(), WriteError> {
         let (application, scope) = (scope.application, scope.clone());
-        let change = self.shared.change(Some(application), move |work| {
+        let change = self.shared.change_in(scope.environment.clone(), Some(application), move |work| {
             Box::pin(async move { credentials::replace_oauth(work, &scope, id, from, change).await })
         });
         Ok(change.await?)

@@ -34,7 +34,7 @@ impl EventTypes for PostgresStore {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Created<EventType>, WriteError> {
         let environment = environment.clone();
-        let change = self.shared.change(None, move |work| {
+        let change = self.shared.change_in(environment.clone(), None, move |work| {
             Box::pin(async move { create(work, &environment, &name, &fields, idempotency.as_ref()).await })
         });
         Ok(change.await?)
@@ -45,7 +45,7 @@ impl EventTypes for PostgresStore {
         environment: &EnvironmentId,
         name: &EventTypeName,
     ) -> Result<Option<EventType>, StoreError> {
-        Ok(of_name(&*self.shared.reader().await?, environment, name).await?)
+        Ok(of_name(&*self.shared.reader_of(environment).await?, environment, name).await?)
     }
 
     async fn event_types(
@@ -54,7 +54,7 @@ impl EventTypes for PostgresStore {
         filter: EventTypeFilter,
         page: PageRequest<EventTypeName>,
     ) -> Result<Page<EventType>, StoreError> {
-        Ok(list(&*self.shared.reader().await?, environment, &filter, &page).await?)
+        Ok(list(&*self.shared.reader_of(environment).await?, environment, &filter, &page).await?)
     }
 
     async fn put_event_type(
@@ -64,7 +64,7 @@ impl EventTypes for PostgresStore {
         fields: EventTypeFields,
     ) -> Result<(EventType, bool), WriteError> {
         let environment = environment.clone();
-        let change = self.shared.change(None, move |work| {
+        let change = self.shared.change_in(environment.clone(), None, move |work| {
             Box::pin(async move {
                 let before = of_name(&work.connection, &environment, &name).await?;
                 Ok((write(work, &environment, &name, &fields).await?, before.is_none()))
@@ -80,7 +80,7 @@ impl EventTypes for PostgresStore {
         expunge: bool,
     ) -> Result<bool, StoreError> {
         let (environment, name) = (environment.clone(), name.clone());
-        let change = self.shared.change(None, move |work| {
+        let change = self.shared.change_in(environment.clone(), None, move |work| {
             Box::pin(async move {
                 let text = if expunge {
                     "DELETE FROM event_type WHERE environment = $1 AND name = $2 AND $3::bigint IS NOT NULL"

@@ -37,7 +37,7 @@ impl Messages for PostgresStore {
         scope: &AppScope,
         reference: &Ref<MessageId>,
     ) -> Result<Option<MessageWithPayload>, StoreError> {
-        let connection = self.shared.reader().await?;
+        let connection = self.shared.reader_of(&scope.environment).await?;
         Ok(match reference {
             Ref::Id(id) => message_rows::of_id(&connection, scope.application, *id, true).await?,
             Ref::Uid(uid) => message_rows::of_event_id(&connection, scope.application, uid, true).await?,
@@ -51,13 +51,15 @@ impl Messages for PostgresStore {
         with_payload: bool,
         page: PageRequest<MessageId>,
     ) -> Result<Page<MessageWithPayload>, StoreError> {
-        Ok(list(&*self.shared.reader().await?, scope, &filter, with_payload, &page).await?)
+        Ok(list(&*self.shared.reader_of(&scope.environment).await?, scope, &filter, with_payload, &page)
+            .await?)
     }
 
     async fn expunge_payload(&self, scope: &AppScope, id: MessageId) -> Result<bool, StoreError> {
         let scope = scope.clone();
-        let change =
-            self.shared.change(None, move |work| Box::pin(async move { expunge(work, &scope, id).await }));
+        let change = self.shared.change_in(scope.environment.clone(), None, move |work| {
+            Box::pin(async move { expunge(work, &scope, id).await })
+        });
         Ok(change.await?)
     }
 

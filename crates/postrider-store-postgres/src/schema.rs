@@ -15,15 +15,18 @@ use postrider_vault::keyring::Keyring;
 use std::collections::BTreeMap;
 
 /// All migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [(&str, &str); 4] = [
+const MIGRATIONS: [(&str, &str); 5] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0002_publish", include_str!("../migrations/0002_publish.sql")),
     ("0003_hold", include_str!("../migrations/0003_hold.sql")),
     ("0004_nodes", include_str!("../migrations/0004_nodes.sql")),
+    ("0005_row_level_security", include_str!("../migrations/0005_row_level_security.sql")),
 ];
 /// Steps that take something away, with the oldest schema version whose releases do without it. All others only add, so
 /// that releases that do not know them go on.
-const CONTRACTS: &[(i64, i64)] = &[];
+///
+/// 5: a release that does not say which environments it is about sees nothing any more.
+const CONTRACTS: &[(i64, i64)] = &[(5, 5)];
 /// The oldest server that is supported.
 const OLDEST: i32 = 140_000;
 

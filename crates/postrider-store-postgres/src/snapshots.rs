@@ -42,6 +42,7 @@ pub(crate) async fn current(shared: &Shared, scope: &AppScope) -> Result<Option<
     }
     let version = shared.memory.version(scope.application);
     let mut connection = shared.hot_pool.get().await?;
+    connection.see(scope.environment.as_str());
     // One moment of the database: version, endpoints and credentials belong together.
     connection.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let loaded = load(shared, &connection, scope, shared.clock.now()).await;

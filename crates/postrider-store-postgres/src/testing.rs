@@ -1,6 +1,10 @@
 //! A throw-away cluster for tests: one per test process, started on first use and gone with the process however that
 //! ends. `POSTRIDER_TEST_DATABASE_URL` names another one instead (its databases `postrider_test_…` come and go).
 
+mod pgbouncer;
+
+pub use pgbouncer::Pgbouncer;
+
 use crate::{Config, OpenError, PostgresStore};
 use postrider_vault::keyring::Keyring;
 use std::{
@@ -13,6 +17,9 @@ use tempfile::TempDir;
 
 const SCRIPT: &str = include_str!("../cluster.sh");
 const TEMPLATE: &str = "postrider_test_template";
+/// Who owns the databases of a cluster of our own, and whom nodes connect as: not an administrator, who would see over
+/// the wall between environments (`migrations/0005_row_level_security.sql`).
+const OWNER: &str = "postrider_test_owner";
 
 /// A running cluster.
 #[derive(Debug)]
@@ -20,7 +27,7 @@ pub struct Cluster {
     url: String,
     tcp_url: Option<String>,
     /// Its standard input is what keeps the cluster.
-    _keeper: Option<Child>,
+    keeper: Option<Child>,
 }
 
 impl Cluster {
@@ -38,7 +45,7 @@ impl Cluster {
     fn named() -> Option<Self> {
         #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the server")]
         let url = std::env::var("POSTRIDER_TEST_DATABASE_URL").ok()?;
-        Some(Self { url, tcp_url: None, _keeper: None })
+        Some(Self { url, tcp_url: None, keeper: None })
     }
 
     /// Starts one with settings of its own, `name=value`.
@@ -54,7 +61,7 @@ impl Cluster {
         let mut lines = BufReader::new(keeper.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
         let mut line = || lines.next().unwrap_or_else(|| Err(io::Error::other("the cluster did not start")));
         let (url, tcp_url) = (line()?, line()?);
-        Ok(Self { url, tcp_url: Some(tcp_url), _keeper: Some(keeper) })
+        Ok(Self { url, tcp_url: Some(tcp_url), keeper: Some(keeper) })
     }
 
     /// Its administrator's URL.
@@ -65,6 +72,20 @@ impl Cluster {
     /// The same over TCP with a password; `None` for a named cluster.
     pub fn tcp_url(&self) -> Option<&str> {
         self.tcp_url.as_deref()
+    }
+
+    /// Who owns the databases: in a cluster of our own, a role that owns nothing else.
+    fn owner(&self) -> &'static str {
+        if self.keeper.is_some() { OWNER } else { "DEFAULT" }
+    }
+
+    fn owner_url(&self) -> String {
+        let administrator = "//postgres@";
+        if self.keeper.is_some() {
+            self.url.replacen(administrator, &format!("//{OWNER}@"), 1)
+        } else {
+            self.url.clone()
+        }
     }
 
     async fn run(&self, text: &str) -> Result<(), tokio_postgres::Error> {
@@ -83,6 +104,8 @@ pub struct Place {
     pub folder: TempDir,
     name: String,
     url: String,
+    /// For nodes: as the owner.
+    node_url: String,
 }
 
 impl Place {
@@ -97,21 +120,28 @@ impl Place {
         let keyring = folder.path().join("keyring.toml");
         Keyring::create(&keyring).map_err(|error| io::Error::other(error.0))?;
         let name = format!("postrider_test_{:016x}", rand::random::<u64>());
-        let create = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY");
+        let owner = cluster.owner();
+        let create = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY OWNER {owner}");
         cluster.run(&create).await.map_err(io::Error::other)?;
         let url = with_database(cluster.url(), &name);
-        Ok(Self { folder, name, url })
+        let node_url = with_database(&cluster.owner_url(), &name);
+        Ok(Self { folder, name, url, node_url })
     }
 
-    /// The database's URL.
+    /// The database's URL, as the cluster's administrator, for whom there is no wall between environments.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The same as the database's owner, whom nodes connect as.
+    pub fn node_url(&self) -> &str {
+        &self.node_url
     }
 
     /// Settings of a node; each needs a data directory of its own.
     pub fn config(&self, node: &str) -> Config {
         Config {
-            url: Some(self.url.clone().into()),
+            url: Some(self.node_url.clone().into()),
             data_dir: Some(self.folder.path().join(node)),
             // The cluster does not sync: tests of logic need no disk.
             dangerous_accept_data_loss: true,
@@ -166,16 +196,20 @@ async fn template(cluster: &Cluster) -> Result<String, Box<dyn std::error::Error
     // Several test processes may share a named cluster.
     let name = format!("{TEMPLATE}_{}", std::process::id());
     cluster.run(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
+    if cluster.keeper.is_some() {
+        cluster.run(&format!("CREATE ROLE {OWNER} LOGIN")).await?;
+    }
+    let owner = cluster.owner();
     cluster
         .run(&format!(
-            "CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+            "CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' OWNER {owner}"
         ))
         .await?;
     let folder = tempfile::tempdir()?;
     let keyring: PathBuf = folder.path().join("keyring.toml");
     Keyring::create(&keyring).map_err(|error| error.0)?;
     let config = Config {
-        url: Some(with_database(cluster.url(), &name).into()),
+        url: Some(with_database(&cluster.owner_url(), &name).into()),
         dangerous_accept_data_loss: true,
         ..Config::default()
     };

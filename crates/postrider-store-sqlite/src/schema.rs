@@ -7,11 +7,12 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig, par
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// All migrations in order; the schema's version is how many have run.
-pub(crate) const MIGRATIONS: [(&str, &str); 4] = [
+pub(crate) const MIGRATIONS: [(&str, &str); 5] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0002_publish", include_str!("../migrations/0002_publish.sql")),
     ("0003_hold", include_str!("../migrations/0003_hold.sql")),
     ("0004_nodes", include_str!("../migrations/0004_nodes.sql")),
+    ("0005_row_level_security", include_str!("../migrations/0005_row_level_security.sql")),
 ];
 /// How long one connection waits for another; only checkpoints ever make it wait.
 pub(crate) const BUSY: Duration = Duration::from_secs(10);
@@ -19,8 +20,8 @@ pub(crate) const BUSY: Duration = Duration::from_secs(10);
 pub(crate) const BUSY_CHECKPOINT: Duration = Duration::from_millis(50);
 /// Statements kept prepared per connection: more than there are in this crate.
 const STATEMENTS: usize = 256;
-/// What the log file is cut to after a checkpoint that emptied it.
-const LOG_BYTES: i64 = 64 * 1024 * 1024;
+/// What the log file is cut to when it is started anew: more than it usually grows to, so that its blocks are used again.
+const LOG_BYTES: i64 = 96 * 1024 * 1024;
 
 /// Opens the connection that writes, brings the schema up to date and checks the keyring against it.
 pub(crate) fn open_writer(

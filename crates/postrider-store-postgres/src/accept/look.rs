@@ -53,6 +53,10 @@ pub(super) async fn look(
     items: &[&Matched],
     now: Timestamp,
 ) -> Result<Known, Failure> {
+    // Of other environments than those of the batch, nothing is seen.
+    let environments: BTreeSet<&str> =
+        items.iter().map(|item| item.message.scope.environment.as_str()).collect();
+    connection.see(&environments.into_iter().collect::<Vec<_>>().join(","));
     look_after(connection, "BEGIN", items, now).await
 }
 

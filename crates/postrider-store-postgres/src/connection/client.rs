@@ -5,10 +5,10 @@
 //! its own becomes a transaction, and statements are never named: they are sent with their text and with the types of
 //! their values, which the server was asked for once.
 
-use super::Use;
+use super::{EVERYTHING, Use};
 use futures_util::future;
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 use tokio_postgres::{
@@ -38,13 +38,56 @@ pub(crate) struct Client {
     each: Option<String>,
     /// A transaction was begun here, as far as what was sent tells.
     begun: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+/// Whose rows statements see: see `migrations/0005_row_level_security.sql`.
+struct Seen {
+    wanted: String,
+    /// What the session was told.
+    told: String,
 }
 
 impl Client {
     /// Of a session of its own, which was told its settings, or behind a pooler.
     pub(super) fn new(inner: tokio_postgres::Client, purpose: Use, pooled: bool) -> Self {
         let each = pooled.then(|| purpose.settings("SET LOCAL"));
-        Self { inner, each, begun: AtomicBool::new(false) }
+        let seen = Mutex::new(Seen { wanted: EVERYTHING.to_owned(), told: EVERYTHING.to_owned() });
+        Self { inner, each, begun: AtomicBool::new(false), seen }
+    }
+
+    /// See [`Connection::see`](super::Connection::see).
+    pub(super) fn see(&self, environments: &str) {
+        let mut seen = self.seen();
+        if seen.wanted != environments {
+            seen.wanted = environments.to_owned();
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What each transaction is told behind a pooler, with whose rows it sees.
+    fn each(&self) -> Option<String> {
+        let each = self.each.as_ref()?;
+        Some(format!("{each}{}; ", see_statement("SET LOCAL", &self.seen().wanted)))
+    }
+
+    /// Sends a statement, and before it whose rows it sees, if the session does not know: one round trip.
+    async fn told<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let tell = {
+            let mut seen = self.seen();
+            let known = seen.told == seen.wanted;
+            if !known {
+                seen.told = seen.wanted.clone();
+            }
+            (!known).then(|| see_statement("SET", &seen.wanted))
+        };
+        let Some(tell) = tell else { return asked.await };
+        let (told, answer) = future::join(self.inner.batch_execute(&tell), asked).await;
+        told?;
+        answer
     }
 
     /// Is it of no use any more?
@@ -75,7 +118,7 @@ impl Client {
 
     /// Statements without values and rows, one after the other.
     pub(crate) async fn batch_execute(&self, text: &str) -> Result<(), Error> {
-        let Some(each) = &self.each else { return self.inner.batch_execute(text).await };
+        let Some(each) = &self.each() else { return self.told(self.inner.batch_execute(text)).await };
         let begun = self.begun.load(Ordering::Relaxed);
         let begins = text.starts_with("BEGIN");
         let ends = text.ends_with("COMMIT") || text == "ROLLBACK";
@@ -102,7 +145,7 @@ impl Client {
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
         match statement {
-            Statement::Named(statement) => self.inner.query(statement, values).await,
+            Statement::Named(statement) => self.told(self.inner.query(statement, values)).await,
             Statement::Whole(whole) => {
                 let typed = typed(whole, values);
                 self.alone(self.inner.query_typed(&whole.text, &typed)).await
@@ -117,7 +160,7 @@ impl Client {
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, Error> {
         match statement {
-            Statement::Named(statement) => self.inner.execute(statement, values).await,
+            Statement::Named(statement) => self.told(self.inner.execute(statement, values)).await,
             Statement::Whole(whole) => {
                 let typed = typed(whole, values);
                 self.alone(self.inner.execute_typed(&whole.text, &typed)).await
@@ -127,10 +170,10 @@ impl Client {
 
     /// Outside of a transaction a statement gets one of its own, in the same round trip.
     async fn alone<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let Some(each) = self.each.as_ref().filter(|_| !self.begun.load(Ordering::Relaxed)) else {
+        let Some(each) = self.each().filter(|_| !self.begun.load(Ordering::Relaxed)) else {
             return asked.await;
         };
-        let begin = begin_with("BEGIN", each);
+        let begin = begin_with("BEGIN", &each);
         let (begun, answer, ended) =
             future::join3(self.inner.batch_execute(&begin), asked, self.inner.batch_execute("COMMIT")).await;
         begun?;
@@ -143,6 +186,11 @@ impl Client {
     pub(crate) async fn simple_query(&self, text: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
         self.inner.simple_query(text).await
     }
+}
+
+/// Ids hold nothing that could end the text.
+fn see_statement(set: &str, environments: &str) -> String {
+    format!("{set} postrider.environments = '{environments}'")
 }
 
 /// The settings follow the word that begins, before anything else that the text says.

@@ -1,0 +1,1 @@
+-- Nothing here: SQLite has no row-level security.
