@@ -62,6 +62,10 @@ async fn messages_per_second_through_accept_claim_and_record() {
     let seconds = begun.elapsed().as_secs_f64();
     let commits = store.commit_times();
     let rate = |count: u64| u32::try_from(count).map_or(0.0, f64::from) / seconds;
+    let messages = u32::try_from(recorded).map_or(1.0, f64::from);
+    for (name, micros) in processor_time() {
+        println!("{name}: {:.2} µs a message", micros / messages);
+    }
     println!(
         "accepted {:.0}/s, recorded {:.0}/s, {:.0} commits/s, {:.0} µs a commit",
         rate(accepted.load(Ordering::Relaxed)),
@@ -73,4 +77,15 @@ async fn messages_per_second_through_accept_claim_and_record() {
         assert!(publisher.await.is_ok());
     }
     assert!(recorded > 0);
+}
+
+/// Microseconds on a processor of the store's threads, from Linux.
+fn processor_time() -> Vec<(String, f64)> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let times = threads.filter_map(|thread| {
+        let name = std::fs::read_to_string(thread.path().join("comm")).ok()?.trim().to_owned();
+        let times = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        Some((name, times.split(' ').next()?.parse::<f64>().ok()? / 1000.0))
+    });
+    times.filter(|(name, _)| name.starts_with("store-")).collect()
 }
