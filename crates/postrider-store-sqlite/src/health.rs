@@ -155,15 +155,19 @@ impl Disk {
             // After a failed sync nobody knows which pages reached the disk: a second sync would lie.
             Some(ErrorCode::SystemIoFailure) => {
                 tracing::error!(%error, "the disk failed: nothing is written until a restart");
-                let detail = format!("the disk failed, the server must be restarted: {error}");
-                self.broken.send_if_modified(|broken| {
-                    let first = broken.is_none();
-                    broken.get_or_insert(detail);
-                    first
-                });
+                self.breaks_by(format!("the disk failed, the server must be restarted: {error}"));
             }
             _ => tracing::error!(%error, "a batch of writes failed"),
         }
+    }
+
+    /// Nothing can be written until a restart; the first reason stays.
+    pub(crate) fn breaks_by(&self, detail: String) {
+        self.broken.send_if_modified(|broken| {
+            let first = broken.is_none();
+            broken.get_or_insert(detail);
+            first
+        });
     }
 
     /// A probe succeeded.

@@ -10,7 +10,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, TryAcquireError};
 
 /// What waits for the writer.
 pub(crate) struct Inbox {
@@ -67,7 +67,11 @@ impl Inbox {
 
     /// Puts an operation in if there is a place.
     pub(crate) fn try_put(&self, operation: Queued) -> Result<(), Refused> {
-        self.places.try_acquire().map_err(|_| Refused::Full)?.forget();
+        let refused = |error| match error {
+            TryAcquireError::NoPermits => Refused::Full,
+            TryAcquireError::Closed => Refused::Closed,
+        };
+        self.places.try_acquire().map_err(refused)?.forget();
         self.push(operation)
     }
 
@@ -87,6 +91,11 @@ impl Inbox {
         let mut state = self.state();
         state.closed = true;
         self.wake(state);
+    }
+
+    /// What waits, once nobody will come for it.
+    pub(crate) fn abandoned(&self) -> VecDeque<Queued> {
+        std::mem::take(&mut self.state().waiting)
     }
 
     /// Waits for operations and moves up to so many. `false` when there will be none.

@@ -3,6 +3,7 @@
 //! The cast:
 //! - [`writer`]: one thread owns the only connection that writes; callers share its commits, which [`log_sync`] makes
 //!   durable before anybody is answered; [`inbox`] is where they wait;
+//! - [`ending`]: what a panic of those threads leaves behind;
 //! - [`readers`]: a pool of connections that cannot write, each query under a time limit;
 //! - [agenda](postrider_store::agenda): the memory of what waits, from which claims are served; [`claim`] fills it from the database, and
 //!   [`in_flight`] notes which attempts had begun should the process die;
@@ -29,6 +30,7 @@ mod config;
 mod credentials;
 mod data_dir;
 mod deliveries;
+mod ending;
 mod endpoint_rows;
 mod endpoints;
 mod event_types;
@@ -68,9 +70,10 @@ pub use export::Export;
 pub use open_error::OpenError;
 pub use restore::{Restored, restore};
 
+use ending::Ending;
 use failure::Failure;
 use in_flight::InFlight;
-use log_sync::Log;
+use log_sync::Synced;
 use postrider_model::time::Timestamp;
 use postrider_store::agenda::Agenda;
 use postrider_store::{Clock, Ids, Store, StoreError};
@@ -184,7 +187,7 @@ impl SqliteStore {
         }
         start::cancel_deleted(&connection)?;
         // What a killed process had committed is read from the page cache: nothing of it is sent or answered before it is durable.
-        let log = Log::open(&path, config.disk).map_err(of_log(&path))?;
+        let log = Synced::log(&path, config.disk).map_err(of_log(&path))?;
         log.sync().map_err(of_log(&path))?;
         let first_epoch = u64::from(rand::random::<u32>()) << 32;
         let mut agenda = Agenda::new(config.hand_over_bytes, first_epoch);
@@ -289,7 +292,7 @@ fn of_log(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
 fn start_threads(
     shared: &Arc<Shared>,
     mut connection: Connection,
-    log: Log,
+    log: Synced,
     path: &Path,
     woken: Receiver<()>,
     was_ahead: bool,
@@ -300,22 +303,41 @@ fn start_threads(
         Ok(())
     }))?;
     let beside = schema::open_checkpointer(path, &shared.config)?;
+    let io = |what: &'static str| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { what, path, source }
+    };
+    let database =
+        Arc::new(Synced::database(path, shared.config.disk).map_err(io("open the database to sync it"))?);
+    let kept = Arc::clone(&database);
     let (committed, to_sync) = sync_channel(1);
     let writer = Writer::new(connection, Arc::clone(shared), committed);
     let (upkeep, syncing) = (Arc::clone(shared), Arc::clone(shared));
     let clock = set_back::Watch::new(shared, was_ahead);
     let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
         let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-        started.map_err(|source| OpenError::Io {
-            what: "start a thread of the store",
-            path: path.to_owned(),
-            source,
-        })
+        started.map_err(io("start a thread of the store"))
     };
     Ok(vec![
-        thread("store-writer", Box::new(move || writer.run()))?,
-        thread("store-sync", Box::new(move || log_sync::run(&syncing, &log, &to_sync)))?,
-        thread("store-upkeep", Box::new(move || upkeep::run(&upkeep, &beside, &woken, clock)))?,
+        thread(
+            "store-writer",
+            Box::new(move || {
+                let ending = Ending::of("the writer", &writer.shared);
+                writer.run();
+                drop(ending);
+                // Not before: see there.
+                drop(kept);
+            }),
+        )?,
+        thread(
+            "store-sync",
+            Box::new(move || {
+                let ending = Ending::of("the thread that syncs the log", &syncing);
+                log_sync::run(&syncing, &log, &to_sync);
+                drop(ending);
+            }),
+        )?,
+        thread("store-upkeep", Box::new(move || upkeep::run(&upkeep, &beside, &database, &woken, clock)))?,
     ])
 }
 

@@ -32,26 +32,36 @@ pub(crate) struct Committed {
     pub(crate) since: Instant,
 }
 
-/// The write-ahead log as a file.
-pub(crate) enum Log {
+/// A file of the database that is synced past SQLite.
+pub(crate) enum Synced {
     File(File),
     /// On a disk of tests.
     Tested(PathBuf, TestDisk),
 }
 
-impl Log {
-    /// Opens the log of a database, which must exist: some connection has the database open.
-    pub(crate) fn open(database: &Path, disk: Option<TestDisk>) -> io::Result<Self> {
+impl Synced {
+    /// The write-ahead log of a database, which must exist: some connection has the database open.
+    pub(crate) fn log(database: &Path, disk: Option<TestDisk>) -> io::Result<Self> {
         let mut path = database.as_os_str().to_owned();
         path.push("-wal");
-        let path = PathBuf::from(path);
+        Self::open(PathBuf::from(path), disk)
+    }
+
+    /// The database itself. To be closed only after the connection that writes: whoever closes any handle of a file gives
+    /// up all locks that its process has on it (POSIX), and SQLite's keep other programs from deleting the log.
+    pub(crate) fn database(path: &Path, disk: Option<TestDisk>) -> io::Result<Self> {
+        Self::open(path.to_owned(), disk)
+    }
+
+    fn open(path: PathBuf, disk: Option<TestDisk>) -> io::Result<Self> {
         match disk {
             None => File::options().read(true).write(true).open(path).map(Self::File),
             Some(disk) => Ok(Self::Tested(path, disk)),
         }
     }
 
-    /// The directory's entry needs no sync: SQLite makes it durable with the log's header.
+    /// Returns once what was written is durable. The directory's entry needs no sync: SQLite makes it durable with the
+    /// log's header.
     pub(crate) fn sync(&self) -> io::Result<()> {
         match self {
             Self::File(file) => file.sync_data(),
@@ -61,7 +71,7 @@ impl Log {
 }
 
 /// Syncs batch after batch until the writer is gone.
-pub(crate) fn run(shared: &Arc<Shared>, log: &Log, committed: &Receiver<Committed>) {
+pub(crate) fn run(shared: &Arc<Shared>, log: &Synced, committed: &Receiver<Committed>) {
     while let Ok(batch) = committed.recv() {
         let synced = sync(shared, log, &batch);
         if synced.is_ok() {
@@ -74,7 +84,7 @@ pub(crate) fn run(shared: &Arc<Shared>, log: &Log, committed: &Receiver<Committe
     }
 }
 
-fn sync(shared: &Shared, log: &Log, batch: &Committed) -> Result<(), StoreError> {
+fn sync(shared: &Shared, log: &Synced, batch: &Committed) -> Result<(), StoreError> {
     // After a failed sync a second one that succeeds proves nothing.
     if let Some(detail) = shared.disk.broken() {
         return Err(unavailable(detail));

@@ -2,14 +2,18 @@
 //!
 //! Checkpoints copy the write-ahead log into the database without stopping the writer. Where writing never pauses they
 //! never get to its end and the log would grow without bound; then the writer itself copies the last pages between two
-//! batches and starts the log anew.
+//! batches and starts the log anew. It has to sync the database for that, and everybody waits for it: so each copy is synced
+//! here first, and followed by shorter ones until little is left (docs/decisions/0020).
 
 use crate::{
-    Shared, health,
+    Shared,
+    failure::unavailable,
+    health,
+    log_sync::Synced,
     set_back::Watch,
     writer::{self, Isolation},
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use std::{
     sync::{
         Arc,
@@ -24,6 +28,10 @@ use tokio::time::Instant;
 const CHECKPOINT_PAGES: u64 = 4096;
 /// Pages from which on the writer has to help: 64 MiB.
 const RESTART_PAGES: u64 = 16_384;
+/// Further copies before the writer has to help, each of what came during the one before.
+const FURTHER_COPIES: usize = 4;
+/// Pages that the writer copies without anybody noticing: 1 MiB.
+const LITTLE: u64 = 256;
 /// How often space is looked at, and how long no commit means idle.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -65,7 +73,13 @@ impl Wal {
 }
 
 /// Runs until the store closes.
-pub(crate) fn run(shared: &Arc<Shared>, connection: &Connection, woken: &Receiver<()>, mut clock: Watch) {
+pub(crate) fn run(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    database: &Synced,
+    woken: &Receiver<()>,
+    mut clock: Watch,
+) {
     let mut looked = Instant::now();
     let mut idle_at = 0;
     let mut idle_for: u32 = 0;
@@ -73,7 +87,7 @@ pub(crate) fn run(shared: &Arc<Shared>, connection: &Connection, woken: &Receive
     while !shared.is_closed() && shared.disk.broken().is_none() {
         let at_rest = idle_for >= AT_REST_AFTER && !shared.disk.is_full();
         match woken.recv_timeout(if at_rest { TICK_AT_REST } else { TICK }) {
-            Ok(()) => checkpoint(shared, connection, &mut copied_at),
+            Ok(()) => checkpoint(shared, connection, database, &mut copied_at),
             Err(RecvTimeoutError::Timeout) => {
                 let commits = shared.commits.count();
                 if commits == idle_at && shared.wal.pages.load(Ordering::Relaxed) > 0 {
@@ -106,7 +120,7 @@ pub(crate) fn look_at_space(shared: &Shared) {
 
 /// Copies the log once it has grown by enough since the last copy, at `copied_at` pages; asks the writer to start it
 /// anew when that alone does not keep it small.
-fn checkpoint(shared: &Shared, connection: &Connection, copied_at: &mut u64) {
+fn checkpoint(shared: &Shared, connection: &Connection, database: &Synced, copied_at: &mut u64) {
     let wal = &shared.wal;
     let pages = wal.pages.load(Ordering::Relaxed);
     // Fewer than then: the log was started anew meanwhile.
@@ -118,11 +132,38 @@ fn checkpoint(shared: &Shared, connection: &Connection, copied_at: &mut u64) {
         return;
     }
     *copied_at = pages;
-    match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-        Ok(()) => wal.restart_wanted.store(pages >= RESTART_PAGES, Ordering::Relaxed),
-        Err(error) if shared.disk.checkpoint_failed(&error) => {}
-        Err(error) => tracing::warn!(%error, "a checkpoint failed; the log grows until one succeeds"),
+    if !copy(shared, connection, database) || pages < RESTART_PAGES {
+        return;
     }
+    for _ in 0..FURTHER_COPIES {
+        let pages = wal.pages.load(Ordering::Relaxed);
+        if pages < *copied_at + LITTLE {
+            break;
+        }
+        *copied_at = pages;
+        if !copy(shared, connection, database) {
+            return;
+        }
+    }
+    wal.restart_wanted.store(true, Ordering::Relaxed);
+}
+
+/// Copies what is in the log and makes it durable where it came to; `false` when that failed.
+fn copy(shared: &Shared, connection: &Connection, database: &Synced) -> bool {
+    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+        if !shared.disk.checkpoint_failed(&error) {
+            tracing::warn!(%error, "a checkpoint failed; the log grows until one succeeds");
+        }
+        return false;
+    }
+    database
+        .sync()
+        .map_err(|error| {
+            // A later sync, by SQLite, would succeed without having written the pages, and the log be given up.
+            let error = unavailable(format!("the database could not be synced: {error}"));
+            shared.disk.failed(Some(ErrorCode::SystemIoFailure), &error);
+        })
+        .is_ok()
 }
 
 fn truncate(shared: &Shared, connection: &Connection) {

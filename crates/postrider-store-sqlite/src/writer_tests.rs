@@ -119,3 +119,63 @@ async fn a_panic_after_a_commit_stops_neither_its_answer_nor_the_writer() {
     assert_eq!(rows(&store).await, [1, 2]);
     store.close().await;
 }
+
+/// What breaks the thread that comes by it: the writer, which asks for its isolation, or the one that answers.
+struct Bomb {
+    in_writer: bool,
+}
+
+impl Operation for Bomb {
+    fn run(&mut self, _: &mut Scope<'_>) -> Ran {
+        Ran::Well
+    }
+
+    fn isolation(&self) -> Isolation {
+        assert!(!self.in_writer, "a defect of the writer");
+        Isolation::Own
+    }
+
+    fn answer(self: Box<Self>, _: Result<(), StoreError>) {
+        assert!(self.in_writer, "a defect of the thread that syncs");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_a_thread_of_the_store_leaves_nobody_waiting_and_refuses_whoever_comes() {
+    for in_writer in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder);
+        let shared = &store.shared;
+        let release = hold(&store).await;
+        let before = submit(shared, Isolation::Own, |work| insert(work, 1)).await.unwrap();
+        shared.inbox.put(Box::new(Bomb { in_writer }), QUEUE_WAIT).await.unwrap();
+        let behind = submit(shared, Isolation::Own, |work| insert(work, 2)).await;
+        drop(release);
+        let ended = async {
+            // Answered before the panic, or never durable: both are answers.
+            let _ = answered(before).await;
+            let behind = match behind {
+                Ok(behind) => answered(behind).await,
+                Err(error) => Err(error.into()),
+            };
+            let reason = postrider_store::health::Health::broken(&*store).await;
+            (behind, reason)
+        };
+        let (behind, reason) = tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
+        assert!(behind.is_err(), "{behind:?}");
+        assert!(reason.contains("panic"), "{reason}");
+        let later = shared.write(Isolation::Own, |work| insert(work, 3));
+        let later = tokio::time::timeout(Duration::from_secs(1), later).await.unwrap();
+        assert!(matches!(later, Err(Failure::Store(StoreError::Unavailable { .. }))), "{later:?}");
+        store.close().await;
+    }
+}
+
+#[test]
+fn a_closed_inbox_says_that_it_is_closed_and_not_that_it_is_full() {
+    let inbox = crate::inbox::Inbox::new(1);
+    inbox.try_put(Box::new(Bomb { in_writer: true })).unwrap();
+    assert_eq!(inbox.try_put(Box::new(Bomb { in_writer: true })), Err(Refused::Full));
+    inbox.close();
+    assert_eq!(inbox.try_put(Box::new(Bomb { in_writer: true })), Err(Refused::Closed));
+}
