@@ -14,8 +14,6 @@
 //!   [`import`]: taking in an embedded database;
 //! - one file per noun of the contract.
 //!
-//! Not there yet: see `docs/decisions/0011-postgresql-ownership.md`.
-//!
 //! Guarantees: a write that was answered `Ok` is committed; an endpoint is served by one node at a time; what a node
 //! writes after another one has taken over changes nothing.
 

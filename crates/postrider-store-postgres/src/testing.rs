@@ -138,10 +138,17 @@ impl Place {
         &self.node_url
     }
 
+    /// Through the pooler before a named cluster (`POSTRIDER_TEST_POOLER`, `user@host:port`), if there is one.
+    fn url_of_nodes(&self) -> String {
+        #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the server")]
+        let pooler = std::env::var("POSTRIDER_TEST_POOLER");
+        pooler.map_or_else(|_| self.node_url.clone(), |pooler| format!("postgres://{pooler}/{}", self.name))
+    }
+
     /// Settings of a node; each needs a data directory of its own.
     pub fn config(&self, node: &str) -> Config {
         Config {
-            url: Some(self.node_url.clone().into()),
+            url: Some(self.url_of_nodes().into()),
             data_dir: Some(self.folder.path().join(node)),
             // The cluster does not sync: tests of logic need no disk.
             dangerous_accept_data_loss: true,

@@ -1,5 +1,5 @@
 //! Bringing the schema up to date: by one node at a time, each step a transaction, so that a kill undoes a step as a
-//! whole and the next start goes on there. Which rules a step follows: `docs/decisions/0014-schema-changes.md`.
+//! whole and the next start goes on there. Which rules a step follows: `docs/decisions/0016-schema-changes.md`.
 
 use super::{CONTRACTS, MIGRATIONS, known, lock};
 use crate::{OpenError, address::APPLICATION, connection::Connection, failure::Failure, values::at};
