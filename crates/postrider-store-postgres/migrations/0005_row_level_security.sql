@@ -1,7 +1,7 @@
 -- The second wall between environments: a statement that forgot to name its environment sees nothing of another one. The
 -- first is that every statement names it. `postrider.environments` says what the session, or the transaction, is about: ids
 -- of environments with commas between them, or `*` for what is about all of them (claims, results, retention). Unset:
--- nothing. docs/decisions/0014-row-level-security.md says what is behind the wall and what is not.
+-- nothing. docs/decisions/0017-row-level-security.md says what is behind the wall and what is not.
 
 CREATE FUNCTION sees_all() RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
