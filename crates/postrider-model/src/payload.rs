@@ -69,6 +69,18 @@ fn after_string(mut rest: &[u8]) -> &[u8] {
     &[]
 }
 
+/// Checks a published payload that a parser has read as one JSON value, no deeper than allowed, and left as it was: size, and
+/// that it is an object.
+pub fn check_value(json: &str) -> Result<(), PayloadRefusal> {
+    if json.len() > limits::PAYLOAD_BYTES {
+        return Err(PayloadRefusal::TooLarge);
+    }
+    match json.trim_ascii_start().as_bytes().first() {
+        Some(b'{') => Ok(()),
+        _ => Err(PayloadRefusal::NotAnObject),
+    }
+}
+
 /// Checks a published payload: size, depth, and that it is one JSON object. Its numbers, spacing, key order and
 /// duplicate keys are left as they are.
 pub fn check(json: &[u8]) -> Result<(), PayloadRefusal> {
@@ -81,10 +93,7 @@ pub fn check(json: &[u8]) -> Result<(), PayloadRefusal> {
     // `IgnoredAny` checks the grammar without building or interpreting anything: no number is rounded, and escapes
     // such as a lone surrogate are syntax only.
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| PayloadRefusal::Malformed(error.to_string()))?;
-    match text.trim_ascii_start().as_bytes().first() {
-        Some(b'{') => Ok(()),
-        _ => Err(PayloadRefusal::NotAnObject),
-    }
+    check_value(text)
 }
 
 #[cfg(test)]
