@@ -44,10 +44,7 @@ impl Identity {
             .open(&path)
             .map_err(failed("open the node's identity"))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(OpenError::Refused(format!(
-                "the data directory {} is in use by another server; stop that one first, or choose another directory",
-                data_dir.display()
-            )));
+            return Err(OpenError::InUse { data_dir: data_dir.to_owned() });
         }
         let mut text = String::new();
         // What does not read was written by nobody.

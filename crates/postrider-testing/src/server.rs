@@ -23,7 +23,10 @@ use serde_json::{Value, json};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tempfile::TempDir;
@@ -41,6 +44,8 @@ pub struct TestServer {
     token: String,
     node: Option<Node>,
     runtime: Option<Runtime>,
+    /// Their name.
+    threads: String,
     own: Own,
 }
 
@@ -166,8 +171,14 @@ impl TestServer {
     }
 
     async fn boot(config: Config, own: Own) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        static SERVERS: AtomicUsize = AtomicUsize::new(0);
+        let threads = format!("server-{}", SERVERS.fetch_add(1, Ordering::Relaxed));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name(&threads)
+            .enable_all()
+            .build()
+            .unwrap();
         let (settings, starting) = (config.clone(), own.clone());
         let (node, token) = runtime
             .spawn(async move {
@@ -192,6 +203,7 @@ impl TestServer {
             token,
             node: Some(node),
             runtime: Some(runtime),
+            threads,
             own,
         }
     }
@@ -229,6 +241,17 @@ impl TestServer {
     /// Its database on PostgreSQL; `None` on SQLite.
     pub fn place(&self) -> Option<&Place> {
         self.own.place.as_deref()
+    }
+
+    /// The processor time that its threads took so far; in steps of 10 ms.
+    pub fn processor_time(&self) -> Duration {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let own = tasks.filter(|task| {
+            let name = std::fs::read_to_string(task.path().join("comm"));
+            name.is_ok_and(|name| name.trim_end() == self.threads)
+        });
+        let ticks = own.filter_map(|task| ticks(&std::fs::read_to_string(task.path().join("stat")).ok()?));
+        Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
     /// Stops it in order.
@@ -349,6 +372,13 @@ impl TestServer {
             .await
             .unwrap_or_else(|_| panic!("no {count} attempts in {PATIENCE:?}"))
     }
+}
+
+/// User and system time of a line of `/proc/…/stat`, in hundredths of a second.
+fn ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
 impl Own {

@@ -24,6 +24,7 @@ mod process;
 mod requests;
 mod retention;
 mod retrying;
+mod shared;
 mod surviving;
 mod tenancy;
 mod throttling;

@@ -1,0 +1,8 @@
+//! What there is on a shared database only: several nodes, and a way to it that can be cut. Always on PostgreSQL, so that a
+//! run of everything on PostgreSQL skips `shared::`.
+
+mod load;
+mod nodes;
+mod outages;
+mod resting;
+mod roles;
