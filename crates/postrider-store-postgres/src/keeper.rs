@@ -136,12 +136,17 @@ impl Shared {
     /// Another node has taken over from the one that this was: everything that it held is gone. Nothing when this one has
     /// begun anew since.
     pub(crate) fn fenced(&self, node: NodeId) {
-        let mut state = self.keeper.state();
-        if !state.fenced && state.node == node {
-            state.fenced = true;
-            state.valid_until = None;
-            (state.owned, state.leaving) = (Shards::default(), Shards::default());
-            drop(state);
+        let first = {
+            let mut state = self.keeper.state();
+            let first = !state.fenced && state.node == node;
+            if first {
+                state.fenced = true;
+                state.valid_until = None;
+                (state.owned, state.leaving) = (Shards::default(), Shards::default());
+            }
+            first
+        };
+        if first {
             self.forget_work();
             tracing::warn!("another node took over while this one was not heard of; it begins anew");
         }

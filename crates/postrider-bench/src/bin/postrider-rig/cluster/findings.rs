@@ -179,6 +179,9 @@ fn unseen(report: &mut Report, matched: &Matched<'_>, endpoints: &[Endpoint]) {
 
 /// The API lists what is stored.
 fn listed(report: &mut Report, history: &History) {
+    if let Some(why) = &history.unlisted {
+        return report.violation(format!("the API could not be read to the end: {why}"));
+    }
     let stored = |attempts: &Vec<Attempt>| {
         (attempts.len(), attempts.iter().filter(|attempt| attempt.outcome == SUCCEEDED).count())
     };

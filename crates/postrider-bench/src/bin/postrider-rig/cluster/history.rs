@@ -12,7 +12,12 @@ use postrider_model::id::{EndpointId, Ksuid, MessageId};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
+use tokio::time::timeout;
+
+/// How long reading everything from the API may take.
+const LISTING: Duration = Duration::from_mins(5);
 
 /// Everything that is stored.
 #[derive(Debug, Default)]
@@ -26,6 +31,8 @@ pub(crate) struct History {
     pub(crate) attempts: HashMap<Delivery, Vec<Attempt>>,
     /// Every node that registered.
     pub(crate) nodes: Vec<Registered>,
+    /// Why the API could not be read to the end.
+    pub(crate) unlisted: Option<String>,
     /// Attempts and successes of each delivery, as the API lists them.
     pub(crate) listed: HashMap<Delivery, (usize, usize)>,
 }
@@ -111,7 +118,11 @@ pub(crate) async fn read(database: &Database, world: &World, members: &[Arc<Memb
         let ended = (row[2] == "t").then(|| row[3].parse()).transpose()?;
         history.nodes.push(Registered { pid, started: row[1].parse()?, ended });
     }
-    history.listed = listed(world, members).await?;
+    match timeout(LISTING, listed(world, members)).await {
+        Ok(Ok(listed)) => history.listed = listed,
+        Ok(Err(error)) => history.unlisted = Some(format!("{error:#}")),
+        Err(_) => history.unlisted = Some("a node does not answer".to_owned()),
+    }
     Ok(history)
 }
 
