@@ -2,6 +2,7 @@
 //!
 //! The cast:
 //! - [`queue`], [`accept`] and [`record`]: the two transactions of the hot path, whose commits callers share;
+//!   [`accept::routing`]: what applications published inside of transactions of their own;
 //! - [agenda](postrider_store::agenda): the memory of what waits, from which claims are served; [`claim`] fills it from the database;
 //! - [`keeper`]: the lease of this node and its shards of endpoints ([`shards`]); [`takeover`]: ending a dead node;
 //!   [`identity`]: who this node is; [`in_flight`]: which attempts had begun should the process die;
