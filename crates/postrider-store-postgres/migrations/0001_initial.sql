@@ -263,7 +263,9 @@ CREATE UNLOGGED TABLE in_flight (
     batch bigint NOT NULL,
     notes bytea[] NOT NULL,
     PRIMARY KEY (node, batch)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+-- In the row itself, as it is: rows live for moments.
+ALTER TABLE in_flight ALTER COLUMN notes SET STORAGE PLAIN;
 
 -- What proves that a write can be made durable.
 CREATE TABLE probe (

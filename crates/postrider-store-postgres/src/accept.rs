@@ -43,6 +43,9 @@ use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Durati
 
 /// How often a message is matched anew while somebody changes its application's configuration.
 const ROUNDS: usize = 30;
+/// How often a commit whose answer was lost is looked for, and how long after each time: its session may still be at it.
+const LOST_LOOKS: usize = 3;
+const LOST_PAUSE: Duration = Duration::from_millis(50);
 /// How often a batch is written again when another one wrote the same at the same time.
 const TRIES: usize = 4;
 /// Payload bytes of one commit, about.
@@ -170,8 +173,8 @@ fn matching(snapshot: &Snapshot, message: &NewMessage, server_age: u64) -> Resul
 /// Commits batch after batch until the store closes.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut own = Own::new(shared.address.clone(), Use::Commits);
-    while let Some(groups) = shared.accepting.next().await {
-        let items: Vec<&Matched> = groups.iter().flat_map(|(group, _)| group).collect();
+    while let Some(batch) = shared.accepting.next().await {
+        let items: Vec<&Matched> = batch.items.iter().flat_map(|(group, _)| group).collect();
         let mut answers = Vec::with_capacity(items.len());
         for some in cut(&items, shared.config.batch) {
             let work = AssertUnwindSafe(commit(&shared, &mut own, some)).catch_unwind();
@@ -182,7 +185,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }));
         }
         let mut answers = answers.into_iter();
-        for (group, reply) in groups {
+        for (group, reply) in batch.ended() {
             // The caller may have gone; what is committed stays committed.
             drop(reply.send(answers.by_ref().take(group.len()).collect()));
         }
@@ -298,7 +301,7 @@ fn takes_name(known: &mut look::Known, application: ApplicationId, event_id: Opt
 }
 
 async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Result<Vec<Answer>, Failure> {
-    let connection = own.get().await?;
+    let mut connection = own.get().await?;
     let now = shared.clock.now();
     let mut known = look::look(connection, items, now).await?;
     let plans = plan(shared, items, &mut known, now);
@@ -309,7 +312,17 @@ async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Resul
     if written == 0 {
         connection.run("ROLLBACK").await?;
     } else {
-        write::all(connection, items, &plans, &deliveries, &known, now).await?;
+        if let Err(failure) = write::all(connection, items, &plans, &deliveries, &known, now).await {
+            if !failure.is_lost() {
+                return Err(failure);
+            }
+            // The answer may be all that was lost: then its callers need not ask again.
+            own.give_up();
+            connection = own.get().await?;
+            if !was_committed(connection, &plans).await? {
+                return Err(failure);
+            }
+        }
         shared.commits.record(begun, written);
     }
     for (delivery, held) in deliveries {
@@ -320,6 +333,23 @@ async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Resul
         shared.claimable.notify_one();
     }
     answers(shared, connection, items, plans).await
+}
+
+/// Is there what a commit wrote whose answer was lost? One message tells of all: they share the transaction.
+async fn was_committed(connection: &Connection, plans: &[Plan]) -> Result<bool, Failure> {
+    let id = plans.iter().find_map(|plan| match plan {
+        Plan::Write(message) => Some(message.id),
+        _ => None,
+    });
+    let Some(id) = id else { return Ok(false) };
+    for _ in 0..LOST_LOOKS {
+        let text = "SELECT 1 FROM message WHERE id = $1";
+        if connection.first_row(text, &[&crate::values::key(&id)]).await?.is_some() {
+            return Ok(true);
+        }
+        tokio::time::sleep(LOST_PAUSE).await;
+    }
+    Ok(false)
 }
 
 async fn answers(

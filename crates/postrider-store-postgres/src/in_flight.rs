@@ -2,14 +2,16 @@
 //!
 //! A note is queued just before an attempt's first byte and written by a task of its own within a millisecond or so,
 //! together with all others that wait: beginning an attempt waits for nothing. A process that dies in between leaves no
-//! note, and that death is not counted. Rows hold the notes of one write; a row goes when its last attempt ended. Notes
-//! of recorded attempts may stay beside younger ones in the same row: the delivery's count of attempts tells.
+//! note, and that death is not counted. Rows hold the notes of one write; a row goes some time after its last attempt
+//! ended, together with others. Notes of recorded attempts may stay for as long: the delivery's count of attempts tells.
+//! Each row has a number of its own: updating one in place would be slow while somebody holds a transaction open.
 
 use crate::{
     address::Address,
     connection::{Own, Use},
     failure::Failure,
 };
+use futures_util::future;
 use postrider_model::{
     delivery::DeliveryId,
     id::{EndpointId, Ksuid, MessageId},
@@ -26,8 +28,15 @@ use tokio::sync::Notify;
 const URL_BYTES: usize = 512;
 /// Bytes before the URL.
 const HEAD: usize = 20 + 20 + 4 + 4 + 8;
-/// Notes in one row.
-const ROW: usize = 500;
+/// Bytes of notes in one row, which must fit into a page: the column is neither compressed nor stored apart.
+const ROW_BYTES: usize = 7_000;
+/// What a note takes in a row beside its own bytes.
+const NOTE_BYTES: usize = 8;
+/// Rows that one write adds at most.
+const ROWS: usize = 20;
+/// Rows that are deleted together, or fewer after a while.
+const DELETE: usize = 50;
+const DELETE_AFTER: Duration = Duration::from_millis(200);
 /// How long after a failed write the next one is tried.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -61,14 +70,17 @@ struct State {
     batches: HashMap<i64, HashMap<u32, Vec<u8>>>,
     /// Rows to delete.
     empty: Vec<i64>,
+    /// They must not wait for others: one may hold an attempt that was given back, or somebody waits for it.
+    hurry: bool,
     /// Rows that hold a note of an attempt that was given back: to be written without it.
     stale: Vec<i64>,
     writing: bool,
 }
 
 /// What one write does.
+#[derive(Default)]
 struct Write {
-    insert: Option<(i64, Vec<Vec<u8>>)>,
+    insert: Vec<(i64, Vec<Vec<u8>>)>,
     delete: Vec<i64>,
     replace: Vec<(i64, Vec<Vec<u8>>)>,
 }
@@ -91,7 +103,12 @@ impl InFlight {
 
     /// The attempt was recorded.
     pub(crate) fn recorded(&self, slot: u32) {
-        if self.state().end(slot).is_some() {
+        let mut state = self.state();
+        state.end(slot);
+        // The first one starts the time after which they go.
+        let wake = state.empty.len() == 1 || state.deletes();
+        drop(state);
+        if wake {
             self.wake.notify_one();
         }
     }
@@ -103,6 +120,7 @@ impl InFlight {
             if state.batches.contains_key(&batch) {
                 state.stale.push(batch);
             }
+            state.hurry = true;
             drop(state);
             self.wake.notify_one();
         }
@@ -115,7 +133,8 @@ impl InFlight {
             tokio::pin!(written);
             written.as_mut().enable();
             {
-                let state = self.state();
+                let mut state = self.state();
+                state.hurry = true;
                 let idle = !state.writing && state.fresh.is_empty();
                 if idle && state.stale.is_empty() && state.empty.is_empty() {
                     return;
@@ -140,7 +159,7 @@ impl InFlight {
             let write = self.state().take();
             let Some(write) = write else {
                 self.written.notify_waiters();
-                self.wake.notified().await;
+                self.rest().await;
                 continue;
             };
             if let Err(failure) = store(&mut own, &node(), &write).await {
@@ -152,6 +171,16 @@ impl InFlight {
             } else {
                 self.state().writing = false;
             }
+        }
+    }
+
+    /// Until there is something to write.
+    async fn rest(&self) {
+        let woken = self.wake.notified();
+        if self.state().empty.is_empty() {
+            woken.await;
+        } else if tokio::time::timeout(DELETE_AFTER, woken).await.is_err() {
+            self.state().hurry = true;
         }
     }
 }
@@ -172,46 +201,63 @@ impl State {
         Some(batch)
     }
 
+    /// Is it time to delete rows?
+    fn deletes(&self) -> bool {
+        self.empty.len() >= DELETE || (self.hurry && !self.empty.is_empty())
+    }
+
     fn take(&mut self) -> Option<Write> {
-        let mut fresh = std::mem::take(&mut self.fresh);
-        if fresh.len() > ROW
-            && let Some(first) = fresh.keys().nth(ROW).copied()
-        {
-            self.fresh = fresh.split_off(&first);
+        let mut write = Write::default();
+        if self.deletes() {
+            write.delete = std::mem::take(&mut self.empty);
         }
-        let delete = std::mem::take(&mut self.empty);
+        self.hurry = false;
         let mut stale = std::mem::take(&mut self.stale);
         stale.sort_unstable();
         stale.dedup();
         let notes = |notes: &HashMap<u32, Vec<u8>>| notes.values().cloned().collect::<Vec<_>>();
-        let replace: Vec<_> =
+        write.replace =
             stale.into_iter().filter_map(|batch| Some((batch, notes(self.batches.get(&batch)?)))).collect();
-        let mut insert = None;
-        if !fresh.is_empty() {
-            let batch = self.next_batch;
-            self.next_batch += 1;
-            self.rows.extend(fresh.keys().map(|slot| (*slot, batch)));
-            insert = Some((batch, fresh.values().cloned().collect()));
-            self.batches.insert(batch, fresh.into_iter().collect());
+        while write.insert.len() < ROWS && !self.fresh.is_empty() {
+            write.insert.push(self.take_row());
         }
-        if insert.is_none() && delete.is_empty() && replace.is_empty() {
+        if write.insert.is_empty() && write.delete.is_empty() && write.replace.is_empty() {
             return None;
         }
         self.writing = true;
-        Some(Write { insert, delete, replace })
+        Some(write)
+    }
+
+    /// As many fresh notes as a row holds.
+    fn take_row(&mut self) -> (i64, Vec<Vec<u8>>) {
+        let mut bytes = 0;
+        let mut row = HashMap::new();
+        while let Some(first) = self.fresh.first_entry() {
+            bytes += first.get().len() + NOTE_BYTES;
+            if bytes > ROW_BYTES && !row.is_empty() {
+                break;
+            }
+            let (slot, note) = first.remove_entry();
+            row.insert(slot, note);
+        }
+        let batch = self.next_batch;
+        self.next_batch += 1;
+        self.rows.extend(row.keys().map(|slot| (*slot, batch)));
+        let notes = row.values().cloned().collect();
+        self.batches.insert(batch, row);
+        (batch, notes)
     }
 
     /// A write failed: what it was to do is to be done again.
     fn give_back(&mut self, write: Write) {
         self.writing = false;
-        if let Some((batch, _)) = write.insert
-            && let Some(notes) = self.batches.remove(&batch)
-        {
-            for (slot, note) in notes {
+        for (batch, _) in write.insert {
+            for (slot, note) in self.batches.remove(&batch).unwrap_or_default() {
                 self.rows.remove(&slot);
                 self.fresh.insert(slot, note);
             }
         }
+        self.hurry |= !write.delete.is_empty();
         self.empty.extend(write.delete);
         self.stale.extend(write.replace.into_iter().map(|(batch, _)| batch));
     }
@@ -219,9 +265,14 @@ impl State {
 
 async fn store(own: &mut Own, node: &[u8], write: &Write) -> Result<(), Failure> {
     let connection = own.get().await?;
-    if let Some((batch, notes)) = &write.insert {
+    if !write.insert.is_empty() {
         let text = "INSERT INTO in_flight (node, batch, notes) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-        connection.execute(text, &[&node, batch, notes]).await?;
+        let statement = connection.prepare(text).await?;
+        let asked = write.insert.iter().map(|(batch, notes)| {
+            let statement = &statement;
+            async move { connection.client().execute(statement, &[&node, batch, notes]).await }
+        });
+        connection.timed(future::try_join_all(asked)).await?;
     }
     if !write.delete.is_empty() {
         let text = "DELETE FROM in_flight WHERE node = $1 AND batch = ANY ($2)";
@@ -303,7 +354,7 @@ mod tests {
     fn a_row_goes_with_its_last_note_and_is_rewritten_when_one_is_given_back() {
         let notes = InFlight::default();
         let slots = [notes.begin(&begun(1, "a")), notes.begin(&begun(2, "b")), notes.begin(&begun(3, "c"))];
-        let (batch, written) = notes.state().take().unwrap().insert.unwrap();
+        let (batch, written) = notes.state().take().unwrap().insert.remove(0);
         assert_eq!(written.len(), 3);
         notes.recorded(slots[0]);
         assert!(notes.state().take().is_none(), "the delivery's count of attempts tells");
@@ -311,7 +362,31 @@ mod tests {
         let write = notes.state().take().unwrap();
         assert_eq!((write.replace.len(), write.replace[0].0, write.replace[0].1.len()), (1, batch, 1));
         notes.recorded(slots[2]);
+        assert!(notes.state().take().is_none(), "it waits for others that are to go");
+        notes.state().hurry = true;
         assert_eq!(notes.state().take().unwrap().delete, [batch]);
+    }
+
+    #[test]
+    fn a_row_whose_last_note_was_given_back_goes_at_once() {
+        let notes = InFlight::default();
+        let slot = notes.begin(&begun(1, "a"));
+        let batch = notes.state().take().unwrap().insert[0].0;
+        notes.given_back(slot);
+        assert_eq!(notes.state().take().unwrap().delete, [batch]);
+    }
+
+    #[test]
+    fn a_row_fits_into_a_page() {
+        let notes = InFlight::default();
+        for number in 0..100 {
+            notes.begin(&begun(number, &"a".repeat(1000)));
+        }
+        let write = notes.state().take().unwrap();
+        assert_eq!(write.insert.iter().map(|(_, row)| row.len()).sum::<usize>(), 100);
+        for (_, row) in &write.insert {
+            assert!(row.iter().map(|note| note.len() + NOTE_BYTES).sum::<usize>() < 8_000);
+        }
     }
 
     #[test]
@@ -320,8 +395,9 @@ mod tests {
         let slot = notes.begin(&begun(1, "a"));
         let write = notes.state().take().unwrap();
         notes.state().give_back(write);
-        assert_eq!(notes.state().take().unwrap().insert.unwrap().1.len(), 1);
+        assert_eq!(notes.state().take().unwrap().insert[0].1.len(), 1);
         notes.recorded(slot);
+        notes.state().hurry = true;
         assert_eq!(notes.state().take().unwrap().delete.len(), 1);
     }
 }

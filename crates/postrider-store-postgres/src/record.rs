@@ -77,13 +77,14 @@ pub(crate) async fn all(shared: &Shared, records: Vec<AttemptRecord>) -> Vec<Ans
 /// Commits batch after batch until the store closes.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut own = Own::new(shared.address.clone(), Use::Commits);
-    while let Some(items) = shared.recording.next().await {
-        let work = AssertUnwindSafe(commit(&shared, &mut own, &items)).catch_unwind();
+    while let Some(batch) = shared.recording.next().await {
+        let items = &batch.items;
+        let work = AssertUnwindSafe(commit(&shared, &mut own, items)).catch_unwind();
         let answers = work.await.unwrap_or_else(|_| {
             own.give_up();
             vec![Err(StoreError::Internal { detail: "a batch of results panicked".to_owned() }); items.len()]
         });
-        for ((_, reply), answer) in items.into_iter().zip(answers) {
+        for ((_, reply), answer) in batch.ended().into_iter().zip(answers) {
             // The caller may have gone; what is committed stays committed.
             drop(reply.send(answer));
         }
@@ -171,6 +172,11 @@ impl<'a> Change<'a> {
 
     fn delivery(&self) -> DeliveryId {
         self.record.lease.delivery
+    }
+
+    /// Was its attempt never stored? A commit that stores one counts it.
+    fn is_fresh(&self) -> bool {
+        self.pending && self.before.attempts < self.record.attempt.number
     }
 }
 

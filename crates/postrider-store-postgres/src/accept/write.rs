@@ -18,16 +18,17 @@ use postrider_model::{
 use postrider_store::{agenda::Handed, messages::NewMessage};
 use tokio_postgres::types::ToSql;
 
+/// Lists side by side in a `SELECT`: see `attempt_rows`.
 const MESSAGES: &str = "INSERT INTO message (id, application, event_id, event_type, channels, tags, content_type,
         deliver_at, payload_expires_at, created_at, payload)
-     SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-        $8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[])";
+     SELECT unnest($1::bytea[]), unnest($2::bytea[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
+        unnest($6::text[]), unnest($7::text[]), unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::bigint[]),
+        unnest($11::bytea[])";
 /// Also for whoever resends.
-pub(crate) const PENDING: &str = "INSERT INTO pending (message, endpoint, generation, application, shard, retry, attempts, deaths, cause, due_at,
-        deadline_at)
-     SELECT message, endpoint, generation, application, shard, false, 0, 0, cause, due_at, deadline_at
-     FROM unnest($1::bytea[], $2::bytea[], $3::int[], $4::bytea[], $5::smallint[], $6::smallint[], $7::bigint[],
-        $8::bigint[]) AS new (message, endpoint, generation, application, shard, cause, due_at, deadline_at)";
+pub(crate) const PENDING: &str = "INSERT INTO pending (message, endpoint, generation, application, shard, cause, due_at, deadline_at, retry,
+        attempts, deaths)
+     SELECT unnest($1::bytea[]), unnest($2::bytea[]), unnest($3::int[]), unnest($4::bytea[]), unnest($5::smallint[]),
+        unnest($6::smallint[]), unnest($7::bigint[]), unnest($8::bigint[]), false, 0, 0";
 /// A key whose record has expired is a new one.
 const REMEMBER: &str = "INSERT INTO idempotency (environment, digest, kind, created, expires_at)
      SELECT environment, digest, $5, created, expires_at

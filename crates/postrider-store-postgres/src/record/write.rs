@@ -12,20 +12,30 @@ use futures_util::{FutureExt as _, future};
 use postrider_model::delivery::State;
 use tokio_postgres::types::ToSql;
 
-/// What waited goes, whether it ended or is to be tried again: its rows are this transaction's.
+/// What waited goes, whether it ended or is to be tried again: its rows are this transaction's. Not in the statement that
+/// looked: as a join with its keys, the planner went through all that waits where it believed that nothing does.
 const GONE: &str = "DELETE FROM pending WHERE ctid = ANY ($1::text[]::tid[])";
-const RETRY: &str = "INSERT INTO pending (message, endpoint, generation, application, shard, retry, attempts, deaths, cause, due_at, deadline_at)
-     SELECT message, endpoint, generation, application, shard, true, attempts, deaths, cause, due_at, deadline_at
-     FROM unnest($1::bytea[], $2::bytea[], $3::int[], $4::bytea[], $5::smallint[], $6::int[], $7::int[], $8::smallint[],
-        $9::bigint[], $10::bigint[])
-        AS item (message, endpoint, generation, application, shard, attempts, deaths, cause, due_at, deadline_at)";
+const RETRY: &str = "INSERT INTO pending (message, endpoint, generation, application, attempts, deaths, cause, due_at, deadline_at, shard,
+        retry)
+     SELECT unnest($1::bytea[]), unnest($2::bytea[]), unnest($3::int[]), unnest($4::bytea[]), unnest($6::int[]),
+        unnest($7::int[]), unnest($8::smallint[]), unnest($9::bigint[]), unnest($10::bigint[]), unnest($5::smallint[]),
+        true";
 const END: &str = "INSERT INTO delivery (message, endpoint, generation, state, attempts, deaths, cause, reason)
-     SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::int[], $4::smallint[], $5::int[], $6::int[], $7::smallint[],
-        $8::text[])";
+     SELECT unnest($1::bytea[]), unnest($2::bytea[]), unnest($3::int[]), unnest($4::smallint[]), unnest($5::int[]),
+        unnest($6::int[]), unnest($7::smallint[]), unnest($8::text[])";
 
 /// Writes everything and commits, in one round trip.
 pub(super) async fn all(connection: &Connection, changes: &[Change<'_>]) -> Result<(), Failure> {
-    let attempts: Vec<_> = changes.iter().map(|change| &change.record.attempt).collect();
+    // What waited until now has this attempt for the first time; what ended before may have stored it already, with an
+    // answer that got lost.
+    let (fresh, again): (Vec<&Change<'_>>, Vec<&Change<'_>>) =
+        changes.iter().partition(|change| change.is_fresh());
+    if !again.is_empty() {
+        let attempts: Vec<_> = again.iter().map(|change| &change.record.attempt).collect();
+        let statement = connection.prepare(attempt_rows::INSERT_AGAIN).await?;
+        attempt_rows::insert(connection, &statement, &attempts).await?;
+    }
+    let attempts: Vec<_> = fresh.iter().map(|change| &change.record.attempt).collect();
     let statement = connection.prepare(attempt_rows::INSERT).await?;
     let (gone, retry, end) =
         (connection.prepare(GONE).await?, connection.prepare(RETRY).await?, connection.prepare(END).await?);
