@@ -101,6 +101,7 @@ fn write(
     });
     if written.is_err() {
         let _ = fs::remove_file(&partial);
+        let _ = fs::remove_file(&description);
     }
     written
 }

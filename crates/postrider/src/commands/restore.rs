@@ -3,6 +3,7 @@
 use super::{print, reached::existing_keyring, read};
 use crate::{cli::Restore, failure::Failure};
 use postrider_store_sqlite::{Restored, restore};
+use std::io::Write as _;
 
 pub(super) async fn run(arguments: Restore) -> Result<(), Failure> {
     let config = read(&arguments.settings, Vec::new())?.config;
@@ -16,6 +17,8 @@ pub(super) async fn run(arguments: Restore) -> Result<(), Failure> {
     let sqlite =
         postrider_store_sqlite::Config { data_dir: config.server.data_dir.clone(), ..config.sqlite.clone() };
     let Restore { from, replace, .. } = arguments;
+    // Reading every page of a large backup takes minutes.
+    let _ = writeln!(std::io::stderr(), "copying and checking {} …", from.display());
     let restoring = tokio::task::spawn_blocking(move || restore(&sqlite, &keyring, &from, replace));
     match restoring.await {
         Ok(Ok(restored)) => print(&told(&restored)),

@@ -1,6 +1,7 @@
 //! Backups of the embedded database and what becomes of its deliveries once one is brought back (DUR-10, SQL-6, K12).
 
 use crate::process::{Process, Said, run};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use postrider_testing::{Client, Receiver, Reply};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -118,6 +119,14 @@ async fn a_backup_under_load_is_restored_and_sends_nothing_old_until_it_is_relea
     let again = place.run(&["backup", "--to", backup.to_str().unwrap()]);
     assert!(again.code == Some(1) && again.errors.contains("replaces nothing"), "{again:?}");
     let known = place.secret().await;
+    let bytes = fs::read(&backup).unwrap();
+    let key = known["key"].as_str().unwrap().trim_start_matches("whsec_");
+    for canary in [key.as_bytes(), &BASE64_STANDARD.decode(key).unwrap(), place.process.token.as_bytes()] {
+        assert!(
+            !bytes.windows(canary.len()).any(|window| window == canary),
+            "K06: a credential is in the backup"
+        );
+    }
 
     let folder = place.restore(&backup);
     let Place { folder: _old, mut process, stuck, fine, app } = place;
