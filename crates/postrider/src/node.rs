@@ -27,7 +27,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, runtime::Runtime};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How strict a server is.
@@ -49,10 +49,39 @@ pub struct Node {
     pub store: Arc<dyn Store>,
     /// None on a node that only serves the API.
     engine: Option<Arc<Engine>>,
+    _threads: Threads,
     stop: CancellationToken,
     tasks: TaskTracker,
     socket: PathBuf,
     drain_time: Duration,
+}
+
+/// The engine's own threads: in one queue with a thousand publishers' connections a delivery would wait for all of them
+/// at each of its steps, and the system cannot share the processors between the two (docs/decisions/0010-overload.md).
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start() -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("engine").enable_all().build();
+        let runtime = runtime
+            .map_err(|error| Failure::other(format!("cannot start threads for deliveries: {error}")))?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Runs `start` so that what it spawns runs on these threads.
+    fn within<T>(&self, start: impl FnOnce() -> T) -> T {
+        let _entered = self.0.as_ref().map(Runtime::enter);
+        start()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Waiting for them is not possible here, and what counts has been drained.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 struct Pulse(Option<Arc<Engine>>);
@@ -106,16 +135,20 @@ impl Node {
             postrider_outbound::Config { dev, own_listeners: vec![address], ..config.outbound.clone() };
         let rules = outbound.url_rules();
         let delivery = postrider_engine::Config { url_rules: rules.clone(), ..config.delivery.clone() };
-        let engine = match outbound_of(outbound, resolver) {
-            Ok(outbound) if delivers => {
-                Some(Arc::new(Engine::start(Arc::clone(&store), outbound, delivery, engine_metrics)))
-            }
-            Ok(_) => None,
-            Err(failure) => {
-                store.close().await;
-                return Err(failure);
-            }
-        };
+        let threads = if delivers { Threads::start() } else { Ok(Threads(None)) };
+        let (threads, engine) =
+            match threads.and_then(|threads| Ok((threads, outbound_of(outbound, resolver)?))) {
+                Ok((threads, outbound)) if delivers => {
+                    let start = || Engine::start(Arc::clone(&store), outbound, delivery, engine_metrics);
+                    let engine = Arc::new(threads.within(start));
+                    (threads, Some(engine))
+                }
+                Ok((threads, _)) => (threads, None),
+                Err(failure) => {
+                    store.close().await;
+                    return Err(failure);
+                }
+            };
 
         let metrics = Arc::new(Metrics::new(registry, Arc::clone(&store)));
         let api = postrider_api::Config { dev, url_rules: rules, ..config.api.clone() };
@@ -126,6 +159,7 @@ impl Node {
             url,
             store,
             engine,
+            _threads: threads,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             socket: config.server.admin_socket(),
