@@ -2,7 +2,8 @@
 //!
 //! The cast:
 //! - `test`: everything that must hold, in one command, with a closing line `N passed, N failed`;
-//! - `stages`: what `test` runs, one after the other; `server`: a running server for those that need one;
+//! - `stages`: what `test` runs, one after the other; `server` and `cluster`: a running server, and PostgreSQL below it, for
+//!   those that need one;
 //! - `tools`: installs what the stages need where it is missing;
 //! - `tally`: reads results from the output of test runners;
 //! - `tidy`: the map is tested: documents, crate edges, file heads, generated references, licences;
@@ -11,6 +12,7 @@
 //!   `postrider-simulation` and `postrider-testing`);
 //! - `process`: child processes.
 
+mod cluster;
 mod process;
 mod reference;
 mod rig;

@@ -26,8 +26,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Builds the binary and starts it on an empty database in `target/xtask/<name>`.
-    pub(crate) fn start(root: &Path, name: &str) -> Result<Self> {
+    /// Builds the binary and starts it in `target/xtask/<name>`: on the PostgreSQL database of this URL, or else on an
+    /// embedded one there, which is empty.
+    pub(crate) fn start(root: &Path, name: &str, database: Option<&str>) -> Result<Self> {
         anyhow::ensure!(
             succeeds(&mut command(root, "cargo", ["build", "--quiet", "-p", "postrider"])),
             "the build failed"
@@ -41,6 +42,11 @@ impl Server {
         let binary = target(root).join("debug/postrider");
         let mut run = std::process::Command::new(&binary);
         run.current_dir(&data).args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
+        if let Some(url) = database {
+            // A throw-away cluster does not sync.
+            run.env("POSTRIDER_DATABASE_URL", url)
+                .env("POSTRIDER_DATABASE__DANGEROUS_ACCEPT_DATA_LOSS", "true");
+        }
         run.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = run.spawn().with_context(|| format!("cannot run {}", binary.display()))?;
         let mut server = Self { child, url: String::new(), token: String::new() };

@@ -1,6 +1,7 @@
 //! The stages of `cargo xtask test`, cheapest first.
 
 use crate::{
+    cluster::Cluster,
     process::{command, exists, reading, succeeds},
     rig,
     server::Server,
@@ -40,9 +41,14 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
         stages.push(Stage {
             name: format!("clients/{name}"),
             what: "real clients, unmodified, against a running server",
-            run: Box::new(move |root| client(root, &suite)),
+            run: Box::new(move |root| client(root, &suite, None)),
         });
     }
+    stages.push(stage("clients-postgres/python", "the Python clients once more, on PostgreSQL", |root| {
+        tools::postgresql(root)?;
+        let cluster = Cluster::start(root)?;
+        client(root, "python", Some(&cluster.url))
+    }));
     // Short forms; the full ones are in docs/reliability.md.
     stages.push(stage("kill", "kill -9 in the middle of load: nothing accepted is lost", |root| {
         rig::stage(root, &["kill", "--cycles", "5"])
@@ -137,12 +143,13 @@ fn clients(root: &Path) -> Vec<String> {
     names
 }
 
-/// Runs `tests/clients/<name>/run.sh <cache>` against a server of its own; it prints one `ok` or `not ok` line a test.
-fn client(root: &Path, name: &str) -> Result<Tally> {
+/// Runs `tests/clients/<name>/run.sh <cache>` against a server of its own, on the database of this URL or an embedded one;
+/// it prints one `ok` or `not ok` line a test.
+fn client(root: &Path, name: &str, database: Option<&str>) -> Result<Tally> {
     tools::language(root, name)?;
     let cache = root.join("target/xtask/clients");
     fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
-    let server = Server::start(root, &format!("clients-{name}"))?;
+    let server = Server::start(root, &format!("clients-{name}"), database)?;
     let script = root.join("tests/clients").join(name).join("run.sh");
     let mut run = command(root, "bash", [script.as_os_str(), cache.as_os_str()]);
     run.env("POSTRIDER_URL", &server.url).env("POSTRIDER_TOKEN", &server.token);
