@@ -34,8 +34,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// What the names of this product's connections begin with; the schema version that they know follows.
 pub(crate) const APPLICATION: &str = "postrider/";
-/// How often two connections are asked which session of the server they have.
-const PROBES: usize = 4;
+/// How often two connections are asked in all which session of the server they have.
+const PROBES: usize = 8;
 
 /// Whether the database answered, and why not.
 type Knock = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -109,18 +109,18 @@ impl Address {
             drivers.spawn(connection);
             clients.push((client, None));
         }
-        for _ in 0..PROBES {
-            for (client, known) in &mut clients {
-                let answer = client.simple_query("SELECT pg_backend_pid()").await?;
-                let session = answer.iter().find_map(|message| match message {
-                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-                    _ => None,
-                });
-                if known.is_some() && *known != session {
-                    return Ok(true);
-                }
-                *known = session;
+        for probe in 0..PROBES {
+            // Each twice in a row: a pooler that gives sessions out in turns might give each of them always the same.
+            let Some((client, known)) = clients.get_mut(probe / 2 % 2) else { continue };
+            let answer = client.simple_query("SELECT pg_backend_pid()").await?;
+            let session = answer.iter().find_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            });
+            if known.is_some() && *known != session {
+                return Ok(true);
             }
+            *known = session;
         }
         Ok(matches!(&clients[..], [(_, one), (_, two)] if one == two))
     }

@@ -39,7 +39,7 @@ pub struct Config {
     pub listen: bool,
     /// How often a node that hears no wake-ups looks for work and for changed configuration.
     pub poll_milliseconds: u64,
-    /// Whether `url` leads to a pooler in transaction mode, such as PgBouncer: `auto` finds out at the start, `none` (a
+    /// Whether `url` leads to a pooler in transaction mode, such as `PgBouncer`: `auto` finds out at the start, `none` (a
     /// server, or a pooler in session mode) and `transaction` say so.
     pub pooler: Pooler,
     /// Open a database that may forget what it has committed (`fsync`, `full_page_writes` or `synchronous_commit` off).

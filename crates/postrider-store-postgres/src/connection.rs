@@ -224,11 +224,17 @@ impl Connection {
     }
 
     /// Waits for an answer, not for ever: silence means that the way is cut.
-    pub(crate) async fn timed<T>(
+    pub(crate) fn timed<T: Send>(
         &self,
-        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, Failure> {
-        match self.in_time(answer).await {
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>> + Send,
+    ) -> impl Future<Output = Result<T, Failure>> + Send {
+        // In a box: what is sent together is large, and whoever waits for it would carry its size twice.
+        let answer = Box::pin(answer);
+        async move { self.judged(self.in_time(answer).await) }
+    }
+
+    fn judged<T>(&self, answer: Option<Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
+        match answer {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(error)) => {
                 if error.as_db_error().is_none() || error.is_closed() {
@@ -255,7 +261,7 @@ impl Connection {
             biased;
             answer = &mut answer => Some(answer),
             () = self.address.reach().silent_after(self.silences) => None,
-            () = tokio::time::sleep(ANSWER_TIME - SILENCE) => None,
+            () = tokio::time::sleep(ANSWER_TIME.saturating_sub(SILENCE)) => None,
         }
     }
 }

@@ -83,7 +83,9 @@ impl Retention for PostgresStore {
             match work.await {
                 // Somebody reads there: another time.
                 Err(failure) if failure.is_lock_timeout() => {}
-                done => drop(done?),
+                done => {
+                    done?;
+                }
             }
         }
         Ok(Expired {

@@ -70,7 +70,9 @@ async fn run(cluster: &Cluster, connections: usize, leases: bool) -> f64 {
     let begun = Instant::now();
     for client in clients {
         let next = Arc::clone(&next);
-        workers.spawn(async move { if leases { claim_and_end(&client).await } else { end(&client, &next).await } });
+        workers.spawn(async move {
+            if leases { claim_and_end(&client).await } else { end(&client, &next).await }
+        });
     }
     let done: u64 = workers.join_all().await.into_iter().sum();
     let took = begun.elapsed();
@@ -129,7 +131,10 @@ async fn a_lease_on_each_delivery_costs_so_much() {
                 *if leases { &mut with } else { &mut without } = rate;
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
-            println!("{connections} connections: {with:.0}/s with leases, {without:.0}/s without: {:.2}", with / without);
+            println!(
+                "{connections} connections: {with:.0}/s with leases, {without:.0}/s without: {:.2}",
+                with / without
+            );
             ratios.push(with / without);
         }
         ratios.sort_by(f64::total_cmp);

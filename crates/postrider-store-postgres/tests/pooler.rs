@@ -1,4 +1,4 @@
-//! Behind a pooler in transaction mode (PG-4): PgBouncer as Debian has it, which keeps no prepared statements. Skipped,
+//! Behind a pooler in transaction mode (PG-4): `PgBouncer` as Debian has it, which keeps no prepared statements. Skipped,
 //! and said so, where it is not installed.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]

@@ -106,7 +106,9 @@ async fn old_week(client: &Client, application: &[u8], ago: i64) -> i64 {
         );
         client.batch_execute(&make).await.unwrap();
         // As if the server had made it.
-        let owner = format!("SELECT tableowner::text FROM pg_tables WHERE schemaname = 'postrider' AND tablename = '{table}'");
+        let owner = format!(
+            "SELECT tableowner::text FROM pg_tables WHERE schemaname = 'postrider' AND tablename = '{table}'"
+        );
         let owner: String = client.query_one(&owner, &[]).await.unwrap().get(0);
         client.batch_execute(&format!("ALTER TABLE {table}_w{week} OWNER TO {owner}")).await.unwrap();
     }

@@ -60,7 +60,7 @@ impl Client {
     pub(super) fn see(&self, environments: &str) {
         let mut seen = self.seen();
         if seen.wanted != environments {
-            seen.wanted = environments.to_owned();
+            environments.clone_into(&mut seen.wanted);
         }
     }
 
@@ -74,17 +74,23 @@ impl Client {
         Some(format!("{each}{}; ", see_statement("SET LOCAL", &self.seen().wanted)))
     }
 
-    /// Sends a statement, and before it whose rows it sees, if the session does not know: one round trip.
-    async fn told<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let tell = {
-            let mut seen = self.seen();
-            let known = seen.told == seen.wanted;
-            if !known {
-                seen.told = seen.wanted.clone();
-            }
-            (!known).then(|| see_statement("SET", &seen.wanted))
-        };
-        let Some(tell) = tell else { return asked.await };
+    /// Whose rows statements see, if the session does not know: it is to be told right now.
+    fn tell(&self) -> Option<String> {
+        let mut guard = self.seen();
+        let seen = &mut *guard;
+        if seen.told == seen.wanted {
+            return None;
+        }
+        seen.told.clone_from(&seen.wanted);
+        Some(see_statement("SET", &seen.wanted))
+    }
+
+    /// Tells it before the statement, in one round trip.
+    async fn telling<T>(
+        &self,
+        tell: String,
+        asked: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let (told, answer) = future::join(self.inner.batch_execute(&tell), asked).await;
         told?;
         answer
@@ -118,7 +124,17 @@ impl Client {
 
     /// Statements without values and rows, one after the other.
     pub(crate) async fn batch_execute(&self, text: &str) -> Result<(), Error> {
-        let Some(each) = &self.each() else { return self.told(self.inner.batch_execute(text)).await };
+        if let Some(each) = &self.each() {
+            return Box::pin(self.batch_with(text, each)).await;
+        }
+        match self.tell() {
+            None => self.inner.batch_execute(text).await,
+            Some(tell) => Box::pin(self.telling(tell, self.inner.batch_execute(text))).await,
+        }
+    }
+
+    /// The same behind a pooler.
+    async fn batch_with(&self, text: &str, each: &str) -> Result<(), Error> {
         let begun = self.begun.load(Ordering::Relaxed);
         let begins = text.starts_with("BEGIN");
         let ends = text.ends_with("COMMIT") || text == "ROLLBACK";
@@ -145,10 +161,14 @@ impl Client {
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
         match statement {
-            Statement::Named(statement) => self.told(self.inner.query(statement, values)).await,
+            Statement::Named(statement) => match self.tell() {
+                None => self.inner.query(statement, values).await,
+                Some(tell) => Box::pin(self.telling(tell, self.inner.query(statement, values))).await,
+            },
+            // In boxes: few go this way, and all would carry its size.
             Statement::Whole(whole) => {
                 let typed = typed(whole, values);
-                self.alone(self.inner.query_typed(&whole.text, &typed)).await
+                Box::pin(self.alone(self.inner.query_typed(&whole.text, &typed))).await
             }
         }
     }
@@ -160,10 +180,13 @@ impl Client {
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, Error> {
         match statement {
-            Statement::Named(statement) => self.told(self.inner.execute(statement, values)).await,
+            Statement::Named(statement) => match self.tell() {
+                None => self.inner.execute(statement, values).await,
+                Some(tell) => Box::pin(self.telling(tell, self.inner.execute(statement, values))).await,
+            },
             Statement::Whole(whole) => {
                 let typed = typed(whole, values);
-                self.alone(self.inner.execute_typed(&whole.text, &typed)).await
+                Box::pin(self.alone(self.inner.execute_typed(&whole.text, &typed))).await
             }
         }
     }

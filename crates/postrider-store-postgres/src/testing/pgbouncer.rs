@@ -1,4 +1,4 @@
-//! A PgBouncer of its own before a throw-away cluster, where it is installed.
+//! A `PgBouncer` of its own before a throw-away cluster, where it is installed.
 
 use std::{
     fs, io,
