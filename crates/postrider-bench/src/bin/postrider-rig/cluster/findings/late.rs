@@ -45,11 +45,13 @@ pub(super) fn check(
     report.check(late.is_empty(), some("results that were stored after their node was ended", &late));
 }
 
-/// As whom a node's process was registered at that time.
+/// As whom a node's process was registered at that time. A process that ended before it listened, because the database was
+/// away, is in the database alone: it may have been any node's.
 fn sender<'a>(book: &Book, history: &'a History, node: usize, at: Micros) -> Option<&'a Registered> {
     let of_node = book.processes.iter().filter(|process| process.node == node);
     let pids: Vec<u32> = of_node.map(|process| process.pid).collect();
-    let registered = history.nodes.iter().filter(|row| pids.contains(&row.pid));
+    let unknown = |pid| !book.processes.iter().any(|process| process.pid == pid);
+    let registered = history.nodes.iter().filter(|row| pids.contains(&row.pid) || unknown(row.pid));
     registered.filter(|row| row.started <= at + BETWEEN).max_by_key(|row| row.started)
 }
 
@@ -73,5 +75,8 @@ mod tests {
         assert_eq!(started(0, 6), Some(5), "it began anew");
         assert_eq!(started(0, 10), Some(9), "another process");
         assert_eq!(started(1, 1), None);
+        let mut unknown = history;
+        unknown.nodes.push(row(77, 10));
+        assert_eq!(sender(&book, &unknown, 0, 10_000_000).map(|row| row.pid), Some(77), "it never listened");
     }
 }
