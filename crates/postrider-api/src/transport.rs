@@ -51,7 +51,8 @@ impl Api {
 
     /// Some of the routes only, on a node that serves no API.
     pub(crate) fn without_api(routes: Router<ApiState>, state: ApiState) -> Self {
-        let elsewhere = async || ApiError::not_found("This node serves no API (`server.roles`): ask one that does.");
+        let elsewhere =
+            async || ApiError::not_found("This node serves no API (`server.roles`): ask one that does.");
         let routes = routes.fallback(elsewhere).with_state(state.clone());
         Self(Arc::new(Parts { routes, state, publishes: false }))
     }

@@ -104,7 +104,7 @@ impl Report {
 
     /// What the servers' database says of itself.
     pub(crate) fn describe_database(&mut self, sentence: &str) {
-        self.settings.database = sentence.to_owned();
+        sentence.clone_into(&mut self.settings.database);
     }
 
     /// Writes `report.md`, `report.json` and the plots into a folder.

@@ -112,7 +112,7 @@ async fn all_that_a_message_can_have_is_kept() {
     let message = found.message;
     assert_eq!(found.payload.as_deref(), Some(&br#"{"x": 1}"#[..]), "as PostgreSQL writes jsonb");
     assert_eq!(message.event_id.as_ref().map(Uid::as_str), Some("order-1"));
-    let channels: Vec<_> = message.channels.iter().map(|one| one.as_str()).collect();
+    let channels: Vec<_> = message.channels.iter().map(postrider_model::message::Channel::as_str).collect();
     assert_eq!((channels, message.tags.len()), (vec!["eu:1", "us"], 1));
     assert_eq!(message.payload_expires_at, message.created_at.plus(Duration::from_hours(2)));
     let ahead = message.deliver_at.unwrap().since(message.created_at);

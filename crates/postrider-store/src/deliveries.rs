@@ -191,7 +191,7 @@ pub trait Deliveries: Send + Sync + 'static {
     /// have mended it) and when something is resent to it or published for it alone (somebody waits for the answer). Its
     /// application's stays.
     ///
-    /// Known to this process only, and no promise: a restart forgets it, a clock that is set back may, and of more than
+    /// Known to this process only, and no promise: a restart forgets it, a clock that is set back must, and of more than
     /// 100,000 those that end first may be forgotten. What is claimed all the same can be given back and deferred again.
     fn defer(&self, whose: Deferred, until: Timestamp);
 

@@ -152,7 +152,7 @@ impl Node {
 
         let metrics = Arc::new(Metrics::new(registry, Arc::clone(&store)));
         let api = postrider_api::Config { dev, url_rules: rules, ..config.api.clone() };
-        let router = router(&store, &engine, &metrics, api, config.server.has_role(Role::Api));
+        let router = router(&store, engine.as_ref(), &metrics, api, config.server.has_role(Role::Api));
 
         let node = Self {
             address,
@@ -227,12 +227,12 @@ fn outbound_of(
 
 fn router(
     store: &Arc<dyn Store>,
-    engine: &Option<Arc<Engine>>,
+    engine: Option<&Arc<Engine>>,
     metrics: &Arc<Metrics>,
     config: postrider_api::Config,
     whole: bool,
 ) -> Api {
-    let pulse = Arc::new(Pulse(engine.clone()));
+    let pulse = Arc::new(Pulse(engine.cloned()));
     let port: Arc<dyn ports::Metrics> = Arc::<Metrics>::clone(metrics);
     let state = ApiState::new(Arc::clone(store), pulse, port, Arc::new(config));
     metrics.watch(Arc::clone(&state.admission));

@@ -30,7 +30,11 @@ async fn a_publisher_can_do_nothing_but_publish() {
         }
         for text in tries {
             let refused = publisher.client.batch_execute(&text).await.unwrap_err();
-            assert_eq!(refused.code().map(|code| code.code()), Some("42501"), "{text}: {refused}");
+            assert_eq!(
+                refused.code().map(tokio_postgres::error::SqlState::code),
+                Some("42501"),
+                "{text}: {refused}"
+            );
         }
     }
     let functions =

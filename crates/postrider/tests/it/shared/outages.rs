@@ -133,7 +133,7 @@ async fn away(server: &TestServer, end: fn(&Way), length: Duration) -> Away {
 
 /// How much faster the one was than the other, within the last time.
 fn speed(load: &Load, beside: &Load, within: Duration) -> f64 {
-    let since = Instant::now() - within;
+    let since = Instant::now().checked_sub(within).unwrap();
     let accepted = |load: &Load| {
         let count = load.since(since).iter().filter(|answer| answer.accepted()).count();
         f64::from(u32::try_from(count).unwrap())

@@ -13,17 +13,20 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A process with a role, on a database; killed when dropped.
+/// A process with a role, on a database.
 struct Node {
-    child: Child,
+    _process: Process,
     client: Client,
 }
+
+/// Killed when dropped.
+struct Process(Child);
 
 impl Node {
     async fn start(place: &Place, roles: &str) -> Self {
         let data: PathBuf = place.folder.path().join(roles);
         let log = fs::File::create(place.folder.path().join(format!("{roles}.log"))).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_postrider"))
+        let process = Command::new(env!("CARGO_BIN_EXE_postrider"))
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--roles", roles])
             .arg("--data-dir")
             .arg(&data)
@@ -39,13 +42,14 @@ impl Node {
             .stderr(log)
             .spawn()
             .unwrap();
+        let process = Process(process);
         let begun = Instant::now();
         loop {
             let text = fs::read_to_string(data.join("dev.json")).unwrap_or_default();
             let ready: Value = serde_json::from_str(&text).unwrap_or_default();
             if let (Some(url), Some(token)) = (ready["url"].as_str(), ready["token"].as_str()) {
                 let address = url.trim_start_matches("http://").parse().unwrap();
-                return Self { child, client: Client::new(address, Some(token)) };
+                return Self { _process: process, client: Client::new(address, Some(token)) };
             }
             let log =
                 || fs::read_to_string(place.folder.path().join(format!("{roles}.log"))).unwrap_or_default();
@@ -55,10 +59,10 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
