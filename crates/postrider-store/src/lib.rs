@@ -6,6 +6,7 @@
 //!   them;
 //! - [`Clock`] and [`Ids`], which every backend owns: the time that leases and schedules go by, and ids that grow;
 //! - [`snapshot`]: the bounded memory of endpoint configuration that backends match and send with;
+//! - [`agenda`] and [`set_back`]: what backends decide in memory alike: what is claimed next, what is due again after a clock was set back;
 //! - [`transfer`]: moving a whole database from one backend to another, apart from the contract;
 //! - `conformance` (a feature, for the tests of backends): the suite that every backend passes.
 //!
@@ -31,6 +32,7 @@ pub mod ids;
 pub mod messages;
 pub mod page;
 pub mod retention;
+pub mod set_back;
 pub mod snapshot;
 pub mod transfer;
 

@@ -16,7 +16,12 @@ use postrider_model::{
     id::{EndpointId, MessageId},
     time::Timestamp,
 };
-use postrider_store::{StoreError, agenda::Part, hold};
+use postrider_store::{
+    StoreError,
+    agenda::Part,
+    hold,
+    set_back::{Waiting, due_again},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -140,16 +145,6 @@ async fn pull_in(
     Ok(next)
 }
 
-/// A delivery that is due later than now.
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    delivery: DeliveryId,
-    due_at: Timestamp,
-    attempted: bool,
-    deliver_at: Option<Timestamp>,
-    last_started: Option<Timestamp>,
-}
-
 async fn waiting(
     connection: &Connection,
     endpoint: EndpointId,
@@ -188,48 +183,4 @@ async fn waiting(
             })
         })
         .collect()
-}
-
-/// When the delivery is due by the clock as it goes now; `None` when that is no earlier.
-fn due_again(waiting: &Waiting, now: Timestamp) -> Option<Timestamp> {
-    let due = if waiting.attempted {
-        // Scheduled by the later time: its wait begins now.
-        let started = waiting.last_started.filter(|started| *started > now)?;
-        now.plus(waiting.due_at.since(started))
-    } else {
-        let dated = waiting.deliver_at.filter(|_| waiting.delivery.generation == 0);
-        dated.map_or(now, |at| at.max(now))
-    };
-    (due < waiting.due_at).then_some(due)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use postrider_model::id::Ksuid;
-
-    #[test]
-    fn only_what_the_later_clock_scheduled_is_due_earlier() {
-        let at = |minute: i64| Timestamp::from_micros(minute * 60_000_000);
-        let waiting = |due, generation, deliver_at: Option<i64>, last_started: Option<i64>| Waiting {
-            delivery: DeliveryId {
-                message: MessageId::new(Ksuid::from_bytes([1; 20])),
-                endpoint: EndpointId::new(Ksuid::from_bytes([2; 20])),
-                generation,
-            },
-            due_at: at(due),
-            attempted: last_started.is_some(),
-            deliver_at: deliver_at.map(at),
-            last_started: last_started.map(at),
-        };
-        for (one, expected, why) in [
-            (waiting(160, 0, None, None), Some(100), "it was due when it was accepted"),
-            (waiting(160, 1, Some(150), None), Some(100), "it was due when it was resent"),
-            (waiting(180, 0, Some(180), None), None, "its publisher said when"),
-            (waiting(165, 0, None, Some(160)), Some(105), "its wait is five minutes"),
-            (waiting(130, 0, None, Some(70)), None, "it was scheduled by the right time"),
-        ] {
-            assert_eq!(due_again(&one, at(100)), expected.map(at), "{why}");
-        }
-    }
 }
