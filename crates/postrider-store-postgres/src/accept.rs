@@ -307,7 +307,7 @@ async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Resul
     let plans = plan(shared, items, &mut known, now);
     let deliveries = deliveries(items, &plans, now);
     let begun = Commits::timer();
-    let committing = Committing::begin(shared, deliveries.iter().map(|(handed, _)| handed.delivery.message));
+    let committing = Committing::begin(shared, deliveries.iter().map(|(handed, _)| handed.delivery));
     let written = plans.iter().filter(|plan| matches!(plan, Plan::Write(_))).count();
     if written == 0 {
         connection.run("ROLLBACK").await?;

@@ -169,7 +169,7 @@ fn of(lease: Lease, handed: Handed) -> Option<ClaimedDelivery> {
 
 /// Reads what lanes have due. Goes on when the claimer goes away: the lanes wait for it.
 async fn read_ahead(shared: Arc<Shared>, wanted: Vec<Wanted>, now: Timestamp) -> Result<(), StoreError> {
-    let node = shared.node();
+    let (node, losses) = (shared.node(), shared.keeper.losses());
     let result = read_lanes(&shared, &wanted, now).await;
     let now = shared.clock.now();
     let mut agenda = shared.agenda();
@@ -178,10 +178,17 @@ async fn read_ahead(shared: Arc<Shared>, wanted: Vec<Wanted>, now: Timestamp) ->
         return Ok(());
     }
     let result = match result {
+        // A shard that was given away meanwhile may be back: what was read of it, another node may have delivered.
+        Ok(_) if shared.keeper.losses() != losses => {
+            for wanted in wanted {
+                agenda.not_found(wanted.endpoint, wanted.part, now);
+            }
+            Ok(())
+        }
         Ok(found) => {
             for mut found in found {
-                let coming = shared.coming.messages();
-                found.deliveries.retain(|handed| !coming.contains(&handed.delivery.message));
+                let coming = shared.coming.deliveries();
+                found.deliveries.retain(|handed| !coming.contains(&handed.delivery));
                 drop(coming);
                 agenda.found(found, now);
             }

@@ -1,39 +1,40 @@
-//! Messages whose commit is under way or has just ended: their deliveries are handed over by whoever commits them.
+//! Deliveries whose commit is under way or has just ended: whoever commits them hands them over.
 //!
 //! A reader of the database may find such a delivery first, and it may even be delivered before the hand-over comes,
 //! which would then bring it again. Readers leave it to the hand-over.
 
 use crate::Shared;
-use postrider_model::id::MessageId;
+use postrider_model::delivery::DeliveryId;
 use std::{
     collections::HashSet,
+    ops::Deref,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Those messages; as many as commits hold.
+/// Those deliveries; as many as commits hold.
 #[derive(Debug, Default)]
-pub(crate) struct Coming(Mutex<HashSet<MessageId>>);
+pub(crate) struct Coming(Mutex<HashSet<DeliveryId>>);
 
-/// A commit of some messages, until what it wrote was handed over.
-pub(crate) struct Committing<'a> {
-    shared: &'a Shared,
-    messages: Vec<MessageId>,
+/// A commit of some deliveries, until they were handed over.
+pub(crate) struct Committing<S: Deref<Target = Shared>> {
+    shared: S,
+    deliveries: Vec<DeliveryId>,
     handed_over: bool,
 }
 
 impl Coming {
-    /// The messages of now.
-    pub(crate) fn messages(&self) -> MutexGuard<'_, HashSet<MessageId>> {
+    /// Those of now.
+    pub(crate) fn deliveries(&self) -> MutexGuard<'_, HashSet<DeliveryId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<'a> Committing<'a> {
+impl<S: Deref<Target = Shared>> Committing<S> {
     /// Before the commit is sent.
-    pub(crate) fn begin(shared: &'a Shared, messages: impl Iterator<Item = MessageId>) -> Self {
-        let messages: Vec<MessageId> = messages.collect();
-        shared.coming.messages().extend(messages.iter().copied());
-        Self { shared, messages, handed_over: false }
+    pub(crate) fn begin(shared: S, deliveries: impl Iterator<Item = DeliveryId>) -> Self {
+        let deliveries: Vec<DeliveryId> = deliveries.collect();
+        shared.coming.deliveries().extend(deliveries.iter().copied());
+        Self { shared, deliveries, handed_over: false }
     }
 
     /// Everything that was written was handed over.
@@ -42,15 +43,15 @@ impl<'a> Committing<'a> {
     }
 }
 
-impl Drop for Committing<'_> {
+impl<S: Deref<Target = Shared>> Drop for Committing<S> {
     fn drop(&mut self) {
-        let mut coming = self.shared.coming.messages();
-        for message in &self.messages {
-            coming.remove(message);
+        let mut coming = self.shared.coming.deliveries();
+        for delivery in &self.deliveries {
+            coming.remove(delivery);
         }
         drop(coming);
         // Perhaps it was committed all the same: then the database has it, and readers may have passed it over.
-        if !self.handed_over && !self.messages.is_empty() {
+        if !self.handed_over && !self.deliveries.is_empty() {
             self.shared.keeper.look_around();
         }
     }

@@ -4,6 +4,7 @@ use crate::{
     PostgresStore,
     accept::{PENDING, PendingColumns},
     claim,
+    coming::Committing,
     connection::Connection,
     endpoint_rows,
     failure::{Failure, Refusal},
@@ -34,6 +35,7 @@ use postrider_store::{
     messages::MessageFilter,
     page::{Page, PageRequest, Window},
 };
+use std::sync::Arc;
 use tokio::sync::Notify;
 
 #[async_trait]
@@ -180,11 +182,14 @@ async fn resend(
         deaths: 0,
     };
     connection.execute(PENDING, &PendingColumns::of(std::iter::once(&handed)).values()).await?;
+    // Goes with the effects of a change that does not happen.
+    let committing = Committing::begin(Arc::clone(&work.shared), std::iter::once(delivery));
     let created = generation.to_be_bytes();
     idempotency::remember(connection, &scope.environment, idempotency, Kind::Resend, &created, now).await?;
     let held = stored.disabled.is_some();
     work.after_commit(move |shared| {
         shared.hand_over(handed, held, now);
+        committing.handed_over();
         shared.claimable.notify_one();
     });
     Ok(Created { item: delivery, replayed: false })

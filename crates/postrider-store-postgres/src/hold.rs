@@ -319,9 +319,11 @@ async fn decide_part(
 /// Whoever serves the endpoint has something to do again.
 fn tell(shared: &crate::Shared, application: ApplicationId, place: Place, due: Timestamp, now: Timestamp) {
     let endpoint: EndpointId = place.endpoint;
+    let mut agenda = shared.agenda();
+    // Under its lock, under which an endpoint is forgotten that another node serves from then on.
     if shared.owns(endpoint) {
         let part = if place.retries { Part::Retries } else { Part::First };
-        shared.agenda().lies_in_database(application, endpoint, part, None, due, now);
+        agenda.lies_in_database(application, endpoint, part, None, due, now);
         shared.claimable.notify_one();
     } else {
         shared.hints.work(application, endpoint, due);

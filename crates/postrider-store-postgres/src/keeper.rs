@@ -51,6 +51,8 @@ struct State {
     owned: Shards,
     /// Of those owned: they go as soon as nothing of theirs runs.
     leaving: Shards,
+    /// How often shards were given away or lost.
+    losses: u64,
     /// Until then no other node takes over, whatever happens.
     valid_until: Option<Instant>,
     fenced: bool,
@@ -71,6 +73,7 @@ impl Keeper {
             node,
             owned,
             leaving,
+            losses: 0,
             valid_until: None,
             fenced: false,
             hears: false,
@@ -89,6 +92,11 @@ impl Keeper {
     /// The shards that this node serves.
     fn owned(&self) -> Shards {
         self.state().owned
+    }
+
+    /// How often shards were given away or lost: what was read before may be another node's since.
+    pub(crate) fn losses(&self) -> u64 {
+        self.state().losses
     }
 
     /// Shards come or go: at once.
@@ -373,6 +381,7 @@ async fn reconcile(shared: &Arc<Shared>, connection: &Connection, mine: Shards) 
         }
         let (unknown, gone) = (mine.without(state.owned), state.owned.without(mine));
         (state.owned, state.leaving) = (mine, state.leaving.without(gone));
+        state.losses += u64::from(gone.count() > 0);
         (unknown, gone)
     };
     if gone.count() > 0 {
@@ -399,6 +408,7 @@ async fn give(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Failu
         let mut state = shared.keeper.state();
         state.owned = state.owned.without(idle);
         state.leaving = state.leaving.without(idle);
+        state.losses += 1;
     }
     shared.agenda().forget(|endpoint| idle.cover(endpoint));
     let text = "UPDATE shard SET owner = NULL WHERE id = ANY ($1) AND owner = $2";

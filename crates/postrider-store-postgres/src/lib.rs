@@ -168,8 +168,9 @@ impl Shared {
 
     /// A pending delivery ended without a result: the node that serves it forgets it.
     fn ended(&self, delivery: DeliveryId, now: Timestamp) {
+        let mut agenda = self.agenda();
         if self.owns(delivery.endpoint) {
-            self.agenda().settled(delivery, now);
+            agenda.settled(delivery, now);
         } else {
             self.hints.ended(delivery);
         }

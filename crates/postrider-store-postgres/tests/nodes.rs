@@ -22,7 +22,15 @@ use postrider_store::{
 };
 use postrider_store_postgres::{Config, PostgresStore, testing::Place};
 use secrecy::ExposeSecret as _;
-use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::Instant;
 use world::{URL, application, claim, endpoint, fields, message, success};
 
@@ -284,4 +292,46 @@ async fn a_store_whose_connections_were_cut_goes_on_by_itself() {
     within("deliveries are claimed again", 5, || async { claim(&store).await.pop() }).await;
     store.check_write().await.unwrap();
     store.close().await;
+}
+
+/// A look around may find a resent delivery before its hand-over, which must not bring it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_resent_while_a_node_looks_around_is_claimed_once() {
+    let place = Place::new().await.unwrap();
+    let config = Config { listen: false, poll_milliseconds: 1, ..quick(&place, "one") };
+    let one = open(&place, config).await;
+    let scope = application(&one).await;
+    let id = endpoint(&one, &scope).await;
+    let accepted = one.accept(vec![message(&scope, Audience::Only(id))]).await.remove(0).unwrap();
+    let done = AtomicBool::new(false);
+    let resends = async {
+        for _ in 0..100 {
+            one.resend(&scope, accepted.message.id, id, None).await.unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let claims = async {
+        let mut seen = BTreeSet::new();
+        let until = Instant::now() + Duration::from_secs(20);
+        while !done.load(Ordering::Relaxed) && Instant::now() < until {
+            for claimed in claim(&one).await {
+                assert!(seen.insert(claimed.lease.delivery), "claimed twice: {:?}", claimed.lease.delivery);
+                record(&one, &claimed).await;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // What is left, and what would come twice.
+        for _ in 0..20 {
+            for claimed in claim(&one).await {
+                assert!(seen.insert(claimed.lease.delivery), "claimed twice: {:?}", claimed.lease.delivery);
+                record(&one, &claimed).await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        seen.len()
+    };
+    let ((), seen) = tokio::join!(resends, claims);
+    // The success of one settles those that waited beside it.
+    assert!((1..=101).contains(&seen), "{seen}");
+    one.close().await;
 }

@@ -205,7 +205,7 @@ async fn batch(
         published.iter().map(|one| Plan::Write(message(shared, one, &mut known))).collect();
     let deliveries = deliveries(&items, &plans, now);
     let begun = Commits::timer();
-    let committing = Committing::begin(shared, deliveries.iter().map(|(handed, _)| handed.delivery.message));
+    let committing = Committing::begin(&**shared, deliveries.iter().map(|(handed, _)| handed.delivery));
     write::all(connection, &items, &plans, &deliveries, &known, now).await?;
     shared.commits.record(begun, items.len());
     for (delivery, held) in deliveries {
