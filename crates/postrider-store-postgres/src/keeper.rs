@@ -40,6 +40,8 @@ const RENEWALS: u32 = 7;
 const SOON: Duration = Duration::from_millis(200);
 /// How often the keeper looks around while wake-ups are heard.
 const LOOK: Duration = Duration::from_secs(10);
+/// How often at most it is said that the lease cannot be renewed; `reach` says when an outage begins and ends.
+const WARN_AGAIN: Duration = Duration::from_mins(1);
 /// What this node holds.
 pub(crate) struct Keeper {
     state: Mutex<State>,
@@ -172,7 +174,7 @@ pub(crate) fn lock_of(node: &NodeId) -> i32 {
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut own = Own::new(shared.address.clone(), Use::Reading);
     let poll = shared.config.poll_time();
-    let mut at = Instant::now();
+    let (mut at, mut warned) = (Instant::now(), None::<Instant>);
     let mut looks = Looks::default();
     let mut set_back = set_back::Work::default();
     let mut upkeep = upkeep::Upkeep::default();
@@ -181,7 +183,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if hurry || Instant::now() >= at {
             let rest = round(&shared, &mut own).await.unwrap_or_else(|failure| {
                 let error = StoreError::from(failure);
-                tracing::warn!(%error, "the lease of this node could not be renewed");
+                if warned.is_none_or(|warned| warned.elapsed() >= WARN_AGAIN) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(%error, "the lease of this node could not be renewed");
+                }
                 own.give_up();
                 Duration::from_secs(1)
             });
