@@ -70,7 +70,7 @@ pub use export::Export;
 pub use open_error::OpenError;
 pub use restore::{Restored, restore};
 
-use ending::Ending;
+use ending::{Ending, UpkeepEnding};
 use failure::Failure;
 use in_flight::InFlight;
 use log_sync::Synced;
@@ -337,7 +337,13 @@ fn start_threads(
                 drop(ending);
             }),
         )?,
-        thread("store-upkeep", Box::new(move || upkeep::run(&upkeep, &beside, &database, &woken, clock)))?,
+        thread(
+            "store-upkeep",
+            Box::new(move || {
+                let _ending = UpkeepEnding(Arc::clone(&upkeep));
+                upkeep::run(&upkeep, &beside, &database, &woken, clock);
+            }),
+        )?,
     ])
 }
 

@@ -171,6 +171,26 @@ async fn a_panic_of_a_thread_of_the_store_leaves_nobody_waiting_and_refuses_whoe
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_the_upkeep_refuses_whoever_comes_and_loses_nothing_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let shared = &store.shared;
+    shared.write(Isolation::Own, |work| insert(work, 1)).await.unwrap();
+    let upkeep = crate::ending::UpkeepEnding(Arc::clone(shared));
+    let ended = std::thread::spawn(move || {
+        let _upkeep = upkeep;
+        panic!("a defect of the upkeep")
+    });
+    assert!(ended.join().is_err());
+    let reason = postrider_store::health::Health::broken(&*store).await;
+    assert!(reason.contains("upkeep") && reason.contains("restarted"), "{reason}");
+    let later = shared.write(Isolation::Own, |work| insert(work, 2)).await;
+    assert!(matches!(later, Err(Failure::Store(StoreError::Unavailable { .. }))), "{later:?}");
+    assert_eq!(rows(&store).await, [1]);
+    store.close().await;
+}
+
 #[test]
 fn a_closed_inbox_says_that_it_is_closed_and_not_that_it_is_full() {
     let inbox = crate::inbox::Inbox::new(1);
