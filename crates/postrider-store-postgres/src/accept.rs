@@ -326,7 +326,7 @@ async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Resul
         shared.commits.record(begun, written);
     }
     for (delivery, held) in deliveries {
-        shared.hand_over(delivery, held, now);
+        committing.hand_over(delivery, held, now);
     }
     committing.handed_over();
     if written > 0 {

@@ -4,7 +4,8 @@
 //! which would then bring it again. Readers leave it to the hand-over.
 
 use crate::Shared;
-use postrider_model::delivery::DeliveryId;
+use postrider_model::{delivery::DeliveryId, time::Timestamp};
+use postrider_store::agenda::Handed;
 use std::{
     collections::HashSet,
     ops::Deref,
@@ -19,6 +20,8 @@ pub(crate) struct Coming(Mutex<HashSet<DeliveryId>>);
 pub(crate) struct Committing<S: Deref<Target = Shared>> {
     shared: S,
     deliveries: Vec<DeliveryId>,
+    /// When it began, in changes of configuration.
+    changes: u64,
     handed_over: bool,
 }
 
@@ -34,7 +37,18 @@ impl<S: Deref<Target = Shared>> Committing<S> {
     pub(crate) fn begin(shared: S, deliveries: impl Iterator<Item = DeliveryId>) -> Self {
         let deliveries: Vec<DeliveryId> = deliveries.collect();
         shared.coming.deliveries().extend(deliveries.iter().copied());
-        Self { shared, deliveries, handed_over: false }
+        let changes = shared.memory.changes();
+        Self { shared, deliveries, changes, handed_over: false }
+    }
+
+    /// One of them, which is committed, held or not by the configuration that could not change until the commit.
+    pub(crate) fn hand_over(&self, handed: Handed, held: bool, now: Timestamp) {
+        let application = handed.scope.application;
+        self.shared.hand_over(handed, held, now);
+        // Its endpoint may have been enabled between the commit and now, and is held again by this.
+        if held && self.shared.memory.changed_since(application, self.changes) {
+            self.shared.keeper.look_around();
+        }
     }
 
     /// Everything that was written was handed over.

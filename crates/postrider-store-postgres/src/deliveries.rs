@@ -188,7 +188,7 @@ async fn resend(
     idempotency::remember(connection, &scope.environment, idempotency, Kind::Resend, &created, now).await?;
     let held = stored.disabled.is_some();
     work.after_commit(move |shared| {
-        shared.hand_over(handed, held, now);
+        committing.hand_over(handed, held, now);
         committing.handed_over();
         shared.claimable.notify_one();
     });

@@ -143,9 +143,15 @@ impl Memory {
         })
     }
 
-    /// A moment before a reading, for [`Self::keep_application`].
+    /// A moment before a reading, for [`Self::keep_application`] and [`Self::changed_since`].
     pub(crate) fn changes(&self) -> u64 {
         self.with(|inner| inner.changes)
+    }
+
+    /// Has the configuration at or below this application changed after that moment? Then whoever changed it has told, or
+    /// will tell, what holds; what was read since that moment may be older.
+    pub(crate) fn changed_since(&self, application: ApplicationId, changes: u64) -> bool {
+        self.version(application) > changes
     }
 
     /// Keeps an application that was read after `changes`.

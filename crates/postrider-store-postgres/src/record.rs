@@ -292,7 +292,9 @@ fn after_commit(shared: &Arc<Shared>, changes: &[Change<'_>], beside: Beside, no
             agenda.recorded_late(lease, now)
         });
     }
-    for (endpoint, ..) in &beside.disabled {
+    for (endpoint, application, _) in &beside.disabled {
+        // First: who has read the endpoint before must see that it is outdated.
+        shared.memory.changed(*application);
         agenda.hold(*endpoint, true, now);
     }
     drop(agenda);
@@ -303,7 +305,6 @@ fn after_commit(shared: &Arc<Shared>, changes: &[Change<'_>], beside: Beside, no
         shared.ended(delivery, now);
     }
     for (_, application, version) in beside.disabled {
-        shared.memory.changed(application);
         shared.hints.changed(application, version);
     }
     shared.claimable.notify_one();

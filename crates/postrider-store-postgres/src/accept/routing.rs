@@ -209,7 +209,7 @@ async fn batch(
     write::all(connection, &items, &plans, &deliveries, &known, now).await?;
     shared.commits.record(begun, items.len());
     for (delivery, held) in deliveries {
-        shared.hand_over(delivery, held, now);
+        committing.hand_over(delivery, held, now);
     }
     committing.handed_over();
     shared.claimable.notify_one();

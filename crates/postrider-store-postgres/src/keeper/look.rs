@@ -84,9 +84,11 @@ pub(super) async fn load(
     connection: &Connection,
     shards: Shards,
 ) -> Result<(), Failure> {
+    let changes = shared.memory.changes();
     let waiting = waiting(connection, WAITING, shards).await?;
     let now = shared.clock.now();
     let mut deleted = HashSet::new();
+    let mut outdated = false;
     {
         let mut agenda = shared.agenda();
         for waits in waiting {
@@ -99,9 +101,15 @@ pub(super) async fn load(
                 deleted.insert(endpoint);
                 agenda.counted(count);
             } else {
-                agenda.add(OnDisk { application, endpoint, part, held, due, count }, now);
+                let old = shared.memory.changed_since(application, changes);
+                outdated |= old;
+                // What is held wrongly is found by looking again; what is not, would begin.
+                agenda.add(OnDisk { application, endpoint, part, held: held || old, due, count }, now);
             }
         }
+    }
+    if outdated {
+        shared.keeper.look_around();
     }
     if !deleted.is_empty() {
         let shared = Arc::clone(shared);
@@ -177,10 +185,12 @@ impl Looks {
     async fn around(&mut self, shared: &Arc<Shared>, own: &mut Own) -> Result<(), Failure> {
         let connection = own.get().await?;
         let changed = self.versions.look(shared, connection).await?;
+        let changes = shared.memory.changes();
         let owned = shared.keeper.owned();
         let waiting = waiting(connection, LANES, owned).await?;
         let count = self.count(connection, owned, waiting.is_empty()).await?;
         let now = shared.clock.now();
+        let mut outdated = false;
         {
             let mut agenda = shared.agenda();
             if let Some(count) = count {
@@ -190,8 +200,14 @@ impl Looks {
             for waits in waiting.into_iter().filter(mine) {
                 let Waits { application, endpoint, part, held, due, .. } = waits;
                 let held = held || shared.is_leaving(endpoint);
-                agenda.lies_in_database(application, endpoint, part, Some(held), due, now);
+                // Whoever disabled or enabled it since has told so, and knows better than what was read.
+                let old = shared.memory.changed_since(application, changes);
+                outdated |= old;
+                agenda.lies_in_database(application, endpoint, part, (!old).then_some(held), due, now);
             }
+        }
+        if outdated {
+            shared.keeper.look_around();
         }
         if !changed.is_empty() {
             endpoints_changed(shared, &changed).await;
@@ -232,10 +248,11 @@ pub(crate) async fn endpoints_changed(shared: &Arc<Shared>, applications: &[Appl
 
 async fn try_endpoints_changed(shared: &Arc<Shared>, applications: &[ApplicationId]) -> Result<(), Failure> {
     let connection = shared.hot_pool.get().await?;
+    let changes = shared.memory.changes();
     let ids: Vec<&[u8]> = applications.iter().map(key).collect();
     let rows = connection
         .query(
-            "SELECT id, disabled_at IS NOT NULL, deleted_at IS NOT NULL, updated_at FROM endpoint
+            "SELECT id, disabled_at IS NOT NULL, deleted_at IS NOT NULL, updated_at, application FROM endpoint
              WHERE application = ANY ($1)",
             &[&ids],
         )
@@ -249,6 +266,10 @@ async fn try_endpoints_changed(shared: &Arc<Shared>, applications: &[Application
         }
         let held = at::<bool>(row, 1)? || shared.is_leaving(endpoint);
         let mut agenda = shared.agenda();
+        if shared.memory.changed_since(id_at(row, 4)?, changes) {
+            shared.keeper.look_around();
+            continue;
+        }
         if at(row, 2)? {
             agenda.drop_lane(endpoint);
         } else {
