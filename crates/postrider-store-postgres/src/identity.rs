@@ -62,7 +62,16 @@ impl Identity {
 
     /// Gives the place free.
     pub(crate) fn give_up(&mut self) {
-        self.file = None;
+        // Closing the file is not enough: a child that this process is just starting holds a copy of it until its exec.
+        if let Some(Err(error)) = self.file.take().map(|file| flock(&file, FlockOperation::Unlock)) {
+            tracing::warn!(%error, "the node's identity could not be unlocked; closing its file must do");
+        }
+    }
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 
@@ -89,8 +98,11 @@ mod tests {
         first.remember([7; 16]).unwrap();
         let refused = Identity::take(Some(&place)).err().expect("it is locked").to_string();
         assert!(refused.contains("in use by another server"), "{refused}");
+        // What a child has between fork and exec.
+        let copy = first.file.as_ref().unwrap().try_clone().unwrap();
         drop(first);
         assert_eq!(Identity::take(Some(&place)).unwrap().before, Some([7; 16]));
+        drop(copy);
         assert_eq!(Identity::take(None).unwrap().before, None);
     }
 

@@ -40,8 +40,20 @@ pub(crate) fn database(data_dir: &Path) -> PathBuf {
     data_dir.join("postrider.db")
 }
 
-/// Creates and locks the directory. The lock lasts until the file is dropped, whatever becomes of the process.
-pub(crate) fn take(data_dir: &Path) -> Result<File, OpenError> {
+/// The lock on a data directory; it ends with the process, whatever becomes of that.
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a child that this process is just starting holds a copy of it until its exec.
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::flock(&self.0, FlockOperation::Unlock) {
+            tracing::warn!(%error, "the data directory could not be unlocked; closing its lock file must do");
+        }
+    }
+}
+
+/// Creates and locks the directory, until the lock is dropped.
+pub(crate) fn take(data_dir: &Path) -> Result<Lock, OpenError> {
     let io = |what: &'static str| move |source| OpenError::Io { what, path: data_dir.to_owned(), source };
     DirBuilder::new()
         .recursive(true)
@@ -59,7 +71,7 @@ pub(crate) fn take(data_dir: &Path) -> Result<File, OpenError> {
         .open(data_dir.join("lock"))
         .map_err(io("open the lock file in the data directory"))?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(Lock(lock)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { data_dir: data_dir.to_owned() }),
         Err(error) => Err(io("lock the data directory")(error.into())),
     }
@@ -120,5 +132,17 @@ mod tests {
         ] {
             assert_eq!(FileSystem::of(number), expected, "{number:x}");
         }
+    }
+
+    #[test]
+    fn a_dropped_lock_is_free_though_a_copy_of_its_file_is_still_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = take(folder.path()).unwrap();
+        assert!(matches!(take(folder.path()), Err(OpenError::Locked { .. })));
+        // What a child has between fork and exec.
+        let copy = first.0.try_clone().unwrap();
+        drop(first);
+        assert!(take(folder.path()).is_ok());
+        drop(copy);
     }
 }

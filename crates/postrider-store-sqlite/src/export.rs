@@ -8,7 +8,6 @@ use postrider_store::{
 };
 use postrider_vault::keyring::Keyring;
 use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Value};
-use std::fs::File;
 
 /// Rows of one reading, and bytes after which it ends.
 const ROWS: usize = 2_000;
@@ -18,7 +17,7 @@ const BYTES: usize = 4 * 1024 * 1024;
 pub struct Export {
     connection: Connection,
     instance: String,
-    _lock: File,
+    _lock: data_dir::Lock,
 }
 
 impl Export {
@@ -52,7 +51,7 @@ impl Export {
         Self::of(connection, lock)
     }
 
-    fn of(connection: Connection, lock: File) -> Result<Self, OpenError> {
+    fn of(connection: Connection, lock: data_dir::Lock) -> Result<Self, OpenError> {
         let instance = connection.query_row("SELECT id FROM instance", [], |row| row.get(0))?;
         // What is read must not be taken back by a power loss.
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
@@ -71,7 +70,7 @@ impl Export {
     }
 }
 
-fn open(config: &Config, keyring: &Keyring) -> Result<(Connection, File), OpenError> {
+fn open(config: &Config, keyring: &Keyring) -> Result<(Connection, data_dir::Lock), OpenError> {
     let lock = data_dir::take(&config.data_dir)?;
     let path = data_dir::database(&config.data_dir);
     let connection = schema::open_writer(&path, config, keyring, Clock::default().now())

@@ -80,7 +80,6 @@ use postrider_store::{Clock, Ids, Store, StoreError};
 use postrider_vault::keyring::Keyring;
 use rusqlite::Connection;
 use std::{
-    fs::File,
     io,
     path::Path,
     sync::{
@@ -158,7 +157,7 @@ impl Shared {
 pub struct SqliteStore {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<data_dir::Lock>>,
 }
 
 impl SqliteStore {
