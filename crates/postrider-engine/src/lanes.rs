@@ -7,8 +7,8 @@
 //! it [what came of it](Place::ended).
 //!
 //! **Places.** One mechanism: more with each quick good answer of a full lane, half of them when the endpoint says that
-//! it is too much, two when it is slow or was just down. All slow endpoints together get half of the node's places: however
-//! many endpoints hang, the others' deliveries find room.
+//! it is too much, two when it is slow or was just down. All slow endpoints together get half of the node's places, and of its memory for payloads:
+//! however many endpoints hang, the others' deliveries find room.
 //!
 //! **Waiting.** What may not be sent now is given back without an attempt, and the store is told until when it need not
 //! be claimed (`defer`): a hundred thousand endpoints that are down cost a claim nothing. The store is told under the
@@ -113,10 +113,18 @@ impl Lanes {
     }
 
     /// A place for a suspect, which may wait long for its turn: until it [begins](Place::begin), it takes no room from
-    /// its endpoint or from the node.
+    /// its endpoint or from the node, only of the memory for payloads. `None` as in [`enter`](Self::enter).
     pub(crate) fn wait(self: &Arc<Self>, lease: Lease, bytes: usize) -> Option<Place> {
-        let ticket = self.state().wait(lease, bytes)?;
-        Some(self.place(lease, ticket))
+        let now = self.now();
+        let mut state = self.state();
+        match state.wait(lease, bytes, now) {
+            Entered::In(ticket) => Some(self.place(lease, ticket)),
+            Entered::Full => None,
+            Entered::Later(until) => {
+                self.withhold(lease.delivery.endpoint, until, Withheld::Suspect);
+                None
+            }
+        }
     }
 
     /// Notified when a place was freed that something may have waited for: in a full lane, or when all were taken. Other

@@ -70,6 +70,8 @@ pub(crate) enum Withheld {
     Throttle,
     /// Its endpoint is slow, and the slow ones use all places that they may.
     Slow,
+    /// It may have ended the process, and others of its kind that wait fill the memory that they may.
+    Suspect,
 }
 
 impl Metrics {
@@ -206,6 +208,7 @@ impl Metrics {
             Withheld::Probe => "probe",
             Withheld::Throttle => "throttle",
             Withheld::Slow => "slow",
+            Withheld::Suspect => "suspect",
         };
         self.withheld.get_or_create(&ReasonLabel { reason }).inc();
     }

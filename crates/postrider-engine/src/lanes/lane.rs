@@ -18,6 +18,8 @@ const THROTTLED_FOR: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) running: usize,
+    /// Bytes of their payloads.
+    pub(super) bytes: usize,
     /// Of these, the ones whose attempt is over and whose result is being stored.
     pub(super) ended: usize,
     /// Suspects that wait for their turn.
@@ -61,6 +63,7 @@ impl Lane {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             running: 0,
+            bytes: 0,
             ended: 0,
             waiting: 0,
             places: limits.per_endpoint,

@@ -38,6 +38,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const KEPT_TURN: Duration = Duration::from_millis(100);
 /// The part of all places in which deliveries may wait for their turn.
 const PACING_SHARE: usize = 4;
+/// How long the suspects of an endpoint wait while others fill what suspects may take of the memory for payloads, one in
+/// [`KEPT_SHARE`]: they run one at a time, and must not keep all others from running meanwhile.
+const SUSPECT_TURN: Duration = Duration::from_secs(1);
 /// How long a slow endpoint waits for one of the places of the slow: at least, and at most.
 const SLOW_TURN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -48,14 +51,15 @@ pub(super) struct State {
     /// Bounds of lanes with something running that are not the usual ones.
     own: HashMap<EndpointId, usize>,
     leases: HashSet<Lease>,
-    /// Suspects that wait for their turn. They are few: what was in flight when the process died, twice.
+    /// Suspects that wait for their turn, and their bytes. They are few: what was in flight when the process died, twice.
     waiting: HashSet<Lease>,
+    waiting_bytes: usize,
     bytes: usize,
     /// Lanes that are slow, and what they have running.
     slow: usize,
-    slow_running: usize,
+    slow_running: Running,
     /// What lanes that are not known to be quick have running, slow ones included.
-    unproven_running: usize,
+    unproven_running: Running,
     /// Deliveries that wait for their turn in their places.
     pacing: usize,
     /// Breakers that are open, and half-open.
@@ -66,6 +70,33 @@ pub(super) struct State {
     looked: Timestamp,
 }
 
+/// What some of the lanes have running.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Running {
+    deliveries: usize,
+    /// Of their payloads.
+    bytes: usize,
+}
+
+impl Running {
+    fn of(lane: &Lane) -> Self {
+        Self { deliveries: lane.running, bytes: lane.bytes }
+    }
+
+    /// Whether one more of so many bytes stays within a bound. The first one does, whatever its size.
+    fn has_room_for(self, bytes: usize, most: Self) -> bool {
+        self.deliveries < most.deliveries && (self.bytes == 0 || self.bytes + bytes <= most.bytes)
+    }
+
+    fn add(&mut self, more: Self) {
+        *self = Self { deliveries: self.deliveries + more.deliveries, bytes: self.bytes + more.bytes };
+    }
+
+    fn remove(&mut self, less: Self) {
+        *self = Self { deliveries: self.deliveries - less.deliveries, bytes: self.bytes - less.bytes };
+    }
+}
+
 impl State {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
@@ -74,10 +105,11 @@ impl State {
             own: HashMap::new(),
             leases: HashSet::new(),
             waiting: HashSet::new(),
+            waiting_bytes: 0,
             bytes: 0,
             slow: 0,
-            slow_running: 0,
-            unproven_running: 0,
+            slow_running: Running::default(),
+            unproven_running: Running::default(),
             pacing: 0,
             breakers: (0, 0),
             entered: 0,
@@ -109,34 +141,50 @@ impl State {
         if !lane.has_place(&limits) {
             return Entered::Full;
         }
-        if lane.slow && self.slow_running >= limits.total.div_ceil(2) {
+        let half = Running { deliveries: limits.total.div_ceil(2), bytes: limits.bytes.div_ceil(2) };
+        if lane.slow && !self.slow_running.has_room_for(bytes, half) {
             return Entered::Later(now.plus(self.slow_turn()));
         }
-        if !lane.quick && self.unproven_running >= limits.total - limits.total / KEPT_SHARE {
+        let but_kept = Running {
+            deliveries: limits.total - limits.total / KEPT_SHARE,
+            bytes: limits.bytes - limits.bytes / KEPT_SHARE,
+        };
+        if !lane.quick && !self.unproven_running.has_room_for(bytes, but_kept) {
             return Entered::Later(now.plus(KEPT_TURN));
         }
         if !self.leases.insert(lease) {
             return Entered::Full;
         }
         lane.begins(now);
-        self.slow_running += usize::from(lane.slow);
-        self.unproven_running += usize::from(!lane.quick);
+        lane.bytes += bytes;
+        let one = Running { deliveries: 1, bytes };
+        if lane.slow {
+            self.slow_running.add(one);
+        }
+        if !lane.quick {
+            self.unproven_running.add(one);
+        }
         self.bytes += bytes;
         self.entered += 1;
         self.tell_bound(endpoint);
         Entered::In(Ticket { entered: self.entered, bytes, ..Ticket::default() })
     }
 
-    pub(super) fn wait(&mut self, lease: Lease, bytes: usize) -> Option<Ticket> {
+    pub(super) fn wait(&mut self, lease: Lease, bytes: usize, now: Timestamp) -> Entered {
+        let limits = self.limits;
+        let most = limits.bytes / KEPT_SHARE;
+        if self.waiting_bytes > 0 && self.waiting_bytes + bytes > most {
+            return Entered::Later(now.plus(SUSPECT_TURN));
+        }
         if !self.waiting.insert(lease) {
-            return None;
+            return Entered::Full;
         }
         let endpoint = lease.delivery.endpoint;
-        let limits = self.limits;
         self.lanes.entry(endpoint).or_insert_with(|| Lane::new(&limits)).waiting += 1;
         self.bytes += bytes;
+        self.waiting_bytes += bytes;
         self.tell_bound(endpoint);
-        Some(Ticket { bytes, ..Ticket::default() })
+        Entered::In(Ticket { bytes, ..Ticket::default() })
     }
 
     pub(super) fn begin(&mut self, lease: &Lease, ticket: &mut Ticket, now: Timestamp) {
@@ -144,11 +192,18 @@ impl State {
         if !self.waiting.remove(lease) || !self.leases.insert(*lease) {
             return;
         }
+        self.waiting_bytes -= ticket.bytes;
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
             lane.waiting -= 1;
             lane.begins(now);
-            self.slow_running += usize::from(lane.slow);
-            self.unproven_running += usize::from(!lane.quick);
+            lane.bytes += ticket.bytes;
+            let one = Running { deliveries: 1, bytes: ticket.bytes };
+            if lane.slow {
+                self.slow_running.add(one);
+            }
+            if !lane.quick {
+                self.unproven_running.add(one);
+            }
         }
         self.entered += 1;
         ticket.entered = self.entered;
@@ -217,15 +272,20 @@ impl State {
         let mut outcome =
             Outcome { earned: lane.adapt(report, ticket.entered, newest, &limits), ..Outcome::default() };
         if lane.slow != was_slow {
-            let running = lane.running;
-            self.slow = if was_slow { self.slow - 1 } else { self.slow + 1 };
-            self.slow_running =
-                if was_slow { self.slow_running - running } else { self.slow_running + running };
+            if lane.slow {
+                self.slow += 1;
+                self.slow_running.add(Running::of(lane));
+            } else {
+                self.slow -= 1;
+                self.slow_running.remove(Running::of(lane));
+            }
         }
         if lane.quick != was_quick {
-            let running = lane.running;
-            self.unproven_running =
-                if was_quick { self.unproven_running + running } else { self.unproven_running - running };
+            if lane.quick {
+                self.unproven_running.remove(Running::of(lane));
+            } else {
+                self.unproven_running.add(Running::of(lane));
+            }
         }
         lane.ended += 1;
         ticket.ended = true;
@@ -263,15 +323,22 @@ impl State {
         let before = lane.breaker;
         if self.waiting.remove(lease) {
             lane.waiting -= 1;
+            self.waiting_bytes -= ticket.bytes;
             left.was_full = out_of_bytes;
         } else if self.leases.contains(lease) {
             let full = self.leases.len() >= self.limits.total || lane.running >= lane.places;
             left.was_full = full || out_of_bytes;
             self.leases.remove(lease);
             lane.running -= 1;
+            lane.bytes -= ticket.bytes;
             lane.ended -= usize::from(ticket.ended);
-            self.slow_running -= usize::from(lane.slow);
-            self.unproven_running -= usize::from(!lane.quick);
+            let one = Running { deliveries: 1, bytes: ticket.bytes };
+            if lane.slow {
+                self.slow_running.remove(one);
+            }
+            if !lane.quick {
+                self.unproven_running.remove(one);
+            }
             if let Some(probe) = ticket.probe.filter(|_| !ticket.ended) {
                 lane.breaker = before.without_probe(probe, now);
                 left.defer = (lane.breaker != before).then(|| lane.due(now));
@@ -298,10 +365,13 @@ impl State {
         let limits = self.limits;
         let mut stalled = Vec::new();
         for (endpoint, lane) in self.lanes.iter_mut().filter(|(_, lane)| lane.is_stalled(&limits, now)) {
-            self.unproven_running += if lane.quick { lane.running } else { 0 };
+            let running = Running::of(lane);
+            if lane.quick {
+                self.unproven_running.add(running);
+            }
             lane.is_slow(&limits);
             self.slow += 1;
-            self.slow_running += lane.running;
+            self.slow_running.add(running);
             stalled.push(*endpoint);
         }
         for endpoint in stalled {
@@ -335,8 +405,14 @@ impl State {
         assert_eq!(self.leases.len(), sum(|lane| lane.running));
         assert_eq!(self.waiting.len(), sum(|lane| lane.waiting));
         assert_eq!(self.slow, lanes().filter(|lane| lane.slow).count());
-        assert_eq!(self.slow_running, sum(|lane| if lane.slow { lane.running } else { 0 }));
-        assert_eq!(self.unproven_running, sum(|lane| if lane.quick { 0 } else { lane.running }));
+        let running = |which: fn(&Lane) -> bool| {
+            let mut all = Running::default();
+            lanes().filter(|lane| which(lane)).for_each(|lane| all.add(Running::of(lane)));
+            all
+        };
+        assert_eq!(self.slow_running, running(|lane| lane.slow));
+        assert_eq!(self.unproven_running, running(|lane| !lane.quick));
+        assert_eq!(self.bytes, sum(|lane| lane.bytes) + self.waiting_bytes);
         let open = lanes().filter(|lane| matches!(lane.breaker, Breaker::Open(_))).count();
         let half_open = lanes().filter(|lane| matches!(lane.breaker, Breaker::HalfOpen(..))).count();
         assert_eq!(self.breakers, (open, half_open));

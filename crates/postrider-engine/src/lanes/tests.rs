@@ -60,6 +60,18 @@ impl Bench {
         }
     }
 
+    /// Lets a suspect wait; `None`: it is to come again later.
+    fn wait(&mut self, of: u8, message: u8, bytes: usize) -> Option<Ticket> {
+        match self.state.wait(lease(of, message), bytes, self.now) {
+            Entered::In(ticket) => Some(ticket),
+            Entered::Later(until) => {
+                assert!(until > self.now, "else it would be claimed again at once");
+                None
+            }
+            Entered::Full => panic!("it waits for the first time"),
+        }
+    }
+
     pub(super) fn fill(&mut self, of: u8, attempts: u8) -> usize {
         (0..attempts).filter(|message| self.enter(of, *message)).count()
     }
@@ -123,6 +135,7 @@ fn room_is_what_does_not_run() {
 #[test]
 fn payloads_take_room_too() {
     let mut lanes = lanes(1000);
+    lanes.show_quick([1]);
     let enter = |lanes: &mut Bench, message, bytes| {
         let entered = lanes.state.enter(lease(1, message), bytes, lanes.now);
         let Entered::In(ticket) = entered else { panic!("{entered:?}") };
@@ -135,10 +148,44 @@ fn payloads_take_room_too() {
     assert!(lanes.state.leave(&lease(1, 1), &first, lanes.now).was_full, "something may have waited for it");
     assert_eq!(lanes.state.room().bytes, 30 * KIB);
     lanes.state.leave(&lease(1, 2), &second, lanes.now);
-    let suspect = lanes.state.wait(lease(1, 3), 50 * KIB).expect("it waits");
+    let suspect = lanes.wait(1, 3, 50 * KIB).expect("it waits");
     assert_eq!(lanes.state.room().bytes, 50 * KIB, "what waits is in memory as well");
     lanes.state.leave(&lease(1, 3), &suspect, lanes.now);
     assert_eq!((lanes.state.room().bytes, lanes.state.room().total), (100 * KIB, 1000));
+}
+
+#[test]
+fn suspects_that_wait_leave_memory_to_the_others() {
+    let mut lanes = lanes(1000);
+    let mut first = lanes.wait(1, 1, 20 * KIB).expect("the first waits whatever its size");
+    assert!(lanes.wait(1, 2, 20 * KIB).is_none(), "two would take more than a quarter");
+    assert_eq!(lanes.state.room().bytes, 80 * KIB);
+    lanes.state.begin(&lease(1, 1), &mut first, lanes.now);
+    let second = lanes.wait(1, 2, 20 * KIB).expect("the first runs and no longer waits");
+    lanes.state.check();
+    lanes.state.leave(&lease(1, 1), &first, lanes.now);
+    lanes.state.leave(&lease(1, 2), &second, lanes.now);
+    assert_eq!(lanes.state.room().bytes, 100 * KIB);
+    lanes.state.check();
+}
+
+#[test]
+fn large_payloads_of_slow_endpoints_leave_memory_to_the_others() {
+    let mut lanes = lanes(1000);
+    lanes.show_quick([9]);
+    for of in 1..=4 {
+        assert!(lanes.enter(of, 0));
+        lanes.answer(of, 0, SLOW);
+    }
+    let now = lanes.now;
+    let entered =
+        |lanes: &mut Bench, of| matches!(lanes.state.enter(lease(of, 1), 20 * KIB, now), Entered::In(_));
+    assert_eq!((1..=4).filter(|of| entered(&mut lanes, *of)).count(), 2, "half of the memory");
+    assert!(entered(&mut lanes, 9), "a quick one finds room");
+    // Endpoints of which nothing is known may be slow as well: a quarter is left to those known to be quick.
+    assert_eq!((5..=7).filter(|of| entered(&mut lanes, *of)).count(), 1);
+    assert_eq!(lanes.state.room().bytes, 20 * KIB);
+    lanes.state.check();
 }
 
 #[test]
@@ -230,7 +277,7 @@ fn a_lease_is_counted_once_however_often_it_is_returned() {
 fn a_suspect_that_waits_takes_no_room() {
     let mut lanes = lanes(10);
     let mut tickets: Vec<Ticket> =
-        (0..30).map(|message| lanes.state.wait(lease(1, message), 1).expect("it waits")).collect();
+        (0..30).map(|message| lanes.wait(1, message, 1).expect("it waits")).collect();
     assert_eq!(lanes.state.room().total, 10);
     assert_eq!(lanes.bound(1), Some(40), "the store counts their leases");
     let now = lanes.now;
