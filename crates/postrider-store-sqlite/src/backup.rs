@@ -27,7 +27,7 @@ use std::{
 use tokio::time::Instant;
 
 /// Pages copied between two looks at the pace: half a mebibyte.
-const PAGES: i32 = 128;
+const PAGES: i32 = 64;
 /// How long the copy waits when the database is busy.
 const BUSY: Duration = Duration::from_millis(20);
 /// Bytes a second that a backup keeps to at least.

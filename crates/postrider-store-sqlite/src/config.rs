@@ -33,7 +33,7 @@ pub struct Config {
     /// of the file: it follows from the engine's retry policy.
     #[serde(skip)]
     pub delivery_deadline_seconds: u64,
-    /// Largest size of the database in pages of 4096 bytes; for tests of a full disk.
+    /// Largest size of the database in pages of 8 KiB; for tests of a full disk.
     #[serde(skip)]
     pub max_pages: Option<u32>,
     /// For tests of failing disks.

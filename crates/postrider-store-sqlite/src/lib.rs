@@ -92,8 +92,8 @@ use std::{
 use tokio::sync::Notify;
 use writer::{Isolation, Scope, Writer};
 
-/// Pages of 4096 bytes up to which a database is checked after a stop that was not clean: 64 MiB.
-const CHECKED_PAGES: i64 = 16_384;
+/// Pages up to which a database is checked after a stop that was not clean: 64 MiB.
+const CHECKED_PAGES: i64 = 8192;
 
 /// Connections that read for claims and snapshots alone.
 const HOT_READERS: usize = 2;
@@ -220,7 +220,7 @@ impl SqliteStore {
         Ok(Arc::new(Self { shared, threads: Mutex::new(threads), lock: Mutex::new(Some(lock)) }))
     }
 
-    /// Sets or lifts the bound on the database's size, in pages of 4096 bytes: a full disk, for tests.
+    /// Sets or lifts the bound on the database's size, in pages of 8 KiB: a full disk, for tests.
     pub async fn limit_pages(&self, most: Option<u32>) -> Result<(), StoreError> {
         let limit = move |work: &mut Scope<'_>| {
             // A bound below the present size counts as the present size.

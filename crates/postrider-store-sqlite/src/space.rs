@@ -9,12 +9,12 @@ use crate::{
     writer::{Isolation, Scope},
 };
 
-/// Pages of 4096 bytes that one operation gives back: 1 MiB.
-const STEP: i64 = 256;
+/// Pages that one operation gives back: 1 MiB.
+const STEP: i64 = 128;
 /// Operations in a row; then others have their turn.
 const STEPS: usize = 8;
 /// Free pages that stay at least: 4 MiB.
-const KEPT: i64 = 1024;
+const KEPT: i64 = 512;
 /// This part of the pages may be free.
 const KEPT_SHARE: i64 = 8;
 

@@ -24,14 +24,14 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Pages of 4096 bytes in the log from which on it is copied: 16 MiB.
-const CHECKPOINT_PAGES: u64 = 4096;
+/// Pages in the log from which on it is copied: 16 MiB.
+const CHECKPOINT_PAGES: u64 = 2048;
 /// Pages from which on the writer has to help: 64 MiB.
-const RESTART_PAGES: u64 = 16_384;
+const RESTART_PAGES: u64 = 8192;
 /// Further copies before the writer has to help, each of what came during the one before.
 const FURTHER_COPIES: usize = 4;
 /// Pages that the writer copies without anybody noticing: 1 MiB.
-const LITTLE: u64 = 256;
+const LITTLE: u64 = 128;
 /// How often space is looked at, and how long no commit means idle.
 const TICK: Duration = Duration::from_secs(1);
 

@@ -104,8 +104,9 @@ async fn a_damaged_database_is_refused_after_an_unclean_stop() {
     drop(store);
     let path = place.database();
     let mut bytes = std::fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle..middle + 4096].fill(0x5a);
+    // A whole page.
+    let middle = bytes.len() / 2 / 8192 * 8192;
+    bytes[middle..middle + 8192].fill(0x5a);
     std::fs::write(&path, bytes).unwrap();
     // The file that an orderly end would have removed.
     std::fs::write(place.config().data_dir.join("in_flight"), []).unwrap();

@@ -4,8 +4,8 @@ use postrider_testing::{Receiver, Reply, TestServer, hours, seconds};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// Pages of 4096 bytes.
-const PAGES: u32 = 1000;
+/// Pages of 8 KiB.
+const PAGES: u32 = 500;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn small() -> TestServer {
