@@ -12,8 +12,11 @@ use anyhow::{Result, ensure};
 use std::{collections::HashMap, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// Until what starts has come to rest.
-const REST: Duration = Duration::from_secs(5);
+/// Until what starts has come to rest: threads that the start needed end after ten seconds, and the first rounds of what
+/// is done once a while are over.
+const REST: Duration = Duration::from_secs(30);
+/// Of short measurements, this many are waited for.
+const REST_TIMES: u32 = 6;
 /// Timers that wake it seldom are seen only by waiting.
 const TIMES: u32 = 3;
 
@@ -43,8 +46,9 @@ pub(super) async fn run(settings: &Settings, progress: &Progress) -> Result<Scen
         Figure::once("processor", Unit::Percent, (cpu_after - cpu_before) * 100.0 / seconds),
     ];
     let about = format!(
-        "A new server with one endpoint that nobody talks to, {seconds:.0} s long. A wake-up is a voluntary context switch of \
-         any of its threads."
+        "A new server with one endpoint that nobody talks to, from {:.0} s after its start on for {seconds:.0} s. A wake-up is a voluntary context switch of \
+         any of its threads.",
+        rest(settings).as_secs_f64()
     );
     Ok(ScenarioReport::new("idle", about, figures))
 }
@@ -55,7 +59,7 @@ fn wake_ups(before: &HashMap<String, u64>, after: &HashMap<String, u64>) -> u64 
 }
 
 fn rest(settings: &Settings) -> Duration {
-    REST.min(settings.duration)
+    REST.min(settings.duration * REST_TIMES)
 }
 
 #[cfg(test)]
