@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 /// Bytes of a frame's head in SQLite's log, and of the page behind it.
 const HEAD: usize = 24;
-const PAGE: usize = 4096;
+const PAGE: usize = 8192;
 /// Where in a frame's head the size of the database stands, if the frame ends a commit; else zeros.
 const COMMIT: std::ops::Range<usize> = 4..8;
 
