@@ -85,6 +85,15 @@ impl Holding for PostgresStore {
         }
     }
 
+    async fn still_held_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        if self.held_since().is_none() {
+            return Ok(None);
+        }
+        let held = since(&*self.shared.reader().await?).await?;
+        self.shared.held_since.store(held.map_or(0, Timestamp::as_micros), Ordering::Relaxed);
+        Ok(held)
+    }
+
     async fn put_on_hold(
         &self,
         reason: &str,

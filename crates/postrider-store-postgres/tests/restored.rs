@@ -9,7 +9,7 @@ use postrider_store::{
     messages::{Audience, Messages as _},
 };
 use postrider_store_postgres::{
-    PostgresStore,
+    Config, PostgresStore,
     testing::{Cluster, Place},
 };
 use world::{application, claim, endpoint, message};
@@ -46,8 +46,11 @@ async fn a_database_that_was_brought_elsewhere_is_on_hold_until_somebody_decides
     }
     let mut config = place.config("two");
     config.url = Some(place.url().replace(&name, &copy).into());
+    let other = Config { data_dir: Some(place.folder.path().join("three")), ..config.clone() };
     let store = PostgresStore::open(config, place.keyring().unwrap()).await.unwrap();
+    let other = PostgresStore::open(other, place.keyring().unwrap()).await.unwrap();
     assert!(store.held_since().is_some());
+    assert_eq!(other.still_held_since().await.unwrap(), store.held_since());
     let hold = store.hold().await.unwrap().unwrap();
     assert_eq!((hold.deliveries, hold.overdue), (3, 3));
     assert!(hold.reason.contains("another place"), "{hold:?}");
@@ -56,6 +59,8 @@ async fn a_database_that_was_brought_elsewhere_is_on_hold_until_somebody_decides
     assert_eq!(claim(&store).await.len(), 1, "what is new is delivered");
     let step = store.decide(Decision::Release, None, 100).await.unwrap();
     assert_eq!((step.moved, step.next), (3, None));
+    assert!(other.held_since().is_some(), "that node has not been told");
+    assert_eq!((other.still_held_since().await.unwrap(), other.held_since()), (None, None));
     assert_eq!(claim(&store).await.len(), 3);
     store.close().await;
     drop(store);

@@ -142,6 +142,12 @@ pub trait Holding: Send + Sync + 'static {
     /// Since when a hold lasts, as far as this process knows; cheap and synchronous.
     fn held_since(&self) -> Option<Timestamp>;
 
+    /// Since when a hold lasts; unlike [`held_since`](Self::held_since) it knows that another process ended it. Counts
+    /// nothing, and asks the database only while this process knows of a hold.
+    async fn still_held_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.held_since())
+    }
+
     /// Puts up to `batch` of the deliveries that are pending on hold; to be called with [`Step::next`] until that is
     /// `None`. From the first call on a hold lasts. A result that comes in later of an attempt that was running counts.
     ///

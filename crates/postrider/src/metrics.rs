@@ -4,6 +4,7 @@ mod admission;
 
 use admission::Gates;
 use postrider_api::{admission::Admission, ports};
+use postrider_model::time::Timestamp;
 use postrider_store::{
     Store,
     health::{Backlog, CommitTimes},
@@ -26,6 +27,7 @@ pub struct Metrics {
     pending: Gauge,
     oldest_due: Gauge<f64, AtomicU64>,
     on_hold: Gauge,
+    held_since: Gauge<f64, AtomicU64>,
     commits: Arc<Commits>,
     accepted: Counter,
     gates: Arc<Gates>,
@@ -53,6 +55,13 @@ impl Metrics {
             "Deliveries that wait for the operator's decision, after a restore for example",
             on_hold.clone(),
         );
+        let held_since = Gauge::<f64, AtomicU64>::default();
+        registry.register_with_unit(
+            "postrider_hold_began_timestamp",
+            "When the hold on deliveries began that lasts, in seconds since 1970; 0 when none does",
+            Unit::Seconds,
+            held_since.clone(),
+        );
         let accepted = Counter::default();
         registry.register(
             "postrider_messages_accepted",
@@ -63,7 +72,7 @@ impl Metrics {
         registry.register_collector(Box::new(Arc::clone(&commits)));
         let gates = Arc::new(Gates::default());
         registry.register_collector(Box::new(Arc::clone(&gates)));
-        Self { registry, store, pending, oldest_due, on_hold, commits, accepted, gates }
+        Self { registry, store, pending, oldest_due, on_hold, held_since, commits, accepted, gates }
     }
 
     /// Shows what the API lets in and refuses, from now on.
@@ -73,16 +82,20 @@ impl Metrics {
 
     /// Counts only while a hold lasts.
     async fn show_hold(&self) {
-        let mut on_hold = 0;
+        let mut held = None;
         if self.store.held_since().is_some() {
             match self.store.hold().await {
-                Ok(hold) => on_hold = hold.map_or(0, |hold| hold.deliveries),
+                Ok(hold) => held = hold,
                 Err(error) => {
                     tracing::warn!(%error, "what is on hold is not known; metrics show the last number");
                     return;
                 }
             }
         }
+        let since =
+            held.as_ref().map_or(0.0, |hold| hold.since.since(Timestamp::from_micros(0)).as_secs_f64());
+        self.held_since.set(since);
+        let on_hold = held.map_or(0, |hold| hold.deliveries);
         self.on_hold.set(i64::try_from(on_hold).unwrap_or(i64::MAX));
     }
 

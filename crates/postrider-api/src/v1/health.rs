@@ -24,18 +24,30 @@ const WRITE_TIME: Duration = Duration::from_secs(5);
 /// The outcome of a test write is reused for this long: anybody may ask, and each one costs a synced commit.
 const WRITE_REUSE: Duration = Duration::from_millis(500);
 
+/// Told while a hold lasts. Anybody may read it: so neither how much waits nor why.
+const HELD: &str = "deliveries that were pending are on hold; decide with `postrider deliveries` (status, release, drop, retime)";
+
 /// The last test write: when, and what was wrong with it.
 #[derive(Debug, Default)]
 pub struct LastWrite(Mutex<Option<(Instant, Option<&'static str>)>>);
 
 /// The state of this node.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct HealthOut {
     /// `ok` or `sick`.
     #[schema(value_type = String, example = "ok")]
     status: &'static str,
     /// What is wrong, a sentence each.
     reasons: Vec<String>,
+    /// Since when deliveries that were pending wait for the operator's decision, after a restore for example; left out
+    /// when none do. No fault of the node, which delivers what is published.
+    #[schema(format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_hold_since: Option<String>,
+    /// What the operator has to decide, a sentence each; left out when nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 /// A node that cannot do its work.
@@ -75,11 +87,14 @@ pub async fn get(State(state): State<ApiState>) -> Response {
     if state.pulse.live().since_last_round.is_some_and(|since| since > UNCLAIMED) {
         reasons.push("the scheduler stands still; restart the node if it stays so".to_owned());
     }
+    let held = held(&state).await;
+    let notes = held.iter().map(|_| HELD.to_owned()).collect();
+    let on_hold_since = held.map(Timestamp::to_rfc3339);
     if reasons.is_empty() {
-        return Json(HealthOut { status: "ok", reasons }).into_response();
+        return Json(HealthOut { status: "ok", reasons, on_hold_since, notes }).into_response();
     }
     let detail = reasons.join("; ");
-    let health = HealthOut { status: "sick", reasons };
+    let health = HealthOut { status: "sick", reasons, on_hold_since, notes };
     (StatusCode::SERVICE_UNAVAILABLE, Json(SickOut { code: "unhealthy", detail, health })).into_response()
 }
 
@@ -94,6 +109,14 @@ pub async fn get(State(state): State<ApiState>) -> Response {
 )]
 pub async fn ping() -> StatusCode {
     StatusCode::NO_CONTENT
+}
+
+/// Since when a hold lasts. What the store cannot tell now is what this process knew last: the store is a reason already.
+async fn held(state: &ApiState) -> Option<Timestamp> {
+    match timeout(WRITE_TIME, state.store.still_held_since()).await {
+        Ok(Ok(held)) => held,
+        _ => state.store.held_since(),
+    }
 }
 
 /// The lock is held during the write: of many callers, one writes and all get its outcome.

@@ -5,6 +5,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use postrider_api::Config;
+use postrider_store::hold::Decision;
 use serde_json::json;
 use std::sync::{
     Arc,
@@ -161,6 +162,25 @@ async fn health_is_told_to_anybody() {
     let sick = api.raw("GET", "/api/v1/health", &[], None).await;
     assert_eq!(sick.is(503).body["code"], "unhealthy");
     assert!(sick.body["detail"].as_str().unwrap().contains("scheduler"));
+}
+
+/// DUR-10: a hold is no fault, and nobody has to read the log to learn of it.
+#[tokio::test]
+async fn health_tells_that_deliveries_are_on_hold() {
+    let api = Api::start().await;
+    api.store.put_on_hold("a drill of ours", None, 10).await.unwrap();
+    let health = api.raw("GET", "/api/v1/health", &[], None).await;
+    let body = &health.is(200).body;
+    let since = api.store.held_since().unwrap().to_rfc3339();
+    assert_eq!((&body["status"], &body["onHoldSince"]), (&json!("ok"), &json!(since)));
+    assert!(body["notes"][0].as_str().unwrap().contains("postrider deliveries"), "the way out: {body}");
+    assert!(!body.to_string().contains("a drill of ours"), "anybody may ask: {body}");
+    api.stall();
+    let sick = api.raw("GET", "/api/v1/health", &[], None).await;
+    assert_eq!(sick.is(503).body["onHoldSince"], json!(since), "beside what is wrong");
+    api.store.decide(Decision::Release, None, 10).await.unwrap();
+    let sick = api.raw("GET", "/api/v1/health", &[], None).await;
+    assert!(sick.is(503).body.get("onHoldSince").is_none() && sick.body.get("notes").is_none());
 }
 
 #[tokio::test]

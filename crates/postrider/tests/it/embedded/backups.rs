@@ -145,8 +145,13 @@ async fn a_backup_under_load_is_restored_and_sends_nothing_old_until_it_is_relea
     fine.wait_for(seen + 1).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(stuck.requests().len(), sent, "what is old waits");
+    let health = client.get("/api/v1/health").await.expect(200);
+    assert_eq!((&health["status"], &health["onHoldSince"]), (&json!("ok"), &hold["since"]));
+    let said = run(folder.path(), &["health", "--data-dir", "data"], &[]);
+    assert!(said.code == Some(0) && said.output.contains("are on hold; decide with"), "{said:?}");
     let page = String::from_utf8(client.get("/metrics").await.bytes.to_vec()).unwrap();
     assert!(page.contains(&format!("postrider_deliveries_on_hold {}", hold["deliveries"])), "{page}");
+    assert!(page.contains("\npostrider_hold_began_timestamp_seconds 1"), "{page}");
 
     let said = run(folder.path(), &["deliveries", "release", "--data-dir", "data"], &[]);
     assert!(said.code == Some(0) && said.output.contains("The hold is over"), "{said:?}");
