@@ -271,6 +271,10 @@ fn plan(shared: &Shared, items: &[&Matched], known: &mut look::Known, now: Times
         let plan = match known.versions.get(&application).copied() {
             None => Plan::Refused(WriteError::Missing),
             Some(version) if version != item.version => Plan::MatchAgain,
+            Some(_) if is_undecided(known, application, new.event_id.as_ref()) => Plan::Refused(
+                unavailable("a transaction that published this event id is about to commit".to_owned())
+                    .into(),
+            ),
             Some(_) if !takes_name(known, application, new.event_id.as_ref()) => {
                 Plan::Refused(WriteError::Taken)
             }
@@ -293,6 +297,13 @@ fn plan(shared: &Shared, items: &[&Matched], known: &mut look::Known, now: Times
         plans.push(plan);
     }
     plans
+}
+
+/// Nobody can tell yet whose the event id will be.
+fn is_undecided(known: &look::Known, application: ApplicationId, event_id: Option<&Uid>) -> bool {
+    !known.undecided.is_empty()
+        && event_id
+            .is_some_and(|event_id| known.undecided.contains(&(application, event_id.as_str().to_owned())))
 }
 
 /// Is the event id free? Then it is not any more.

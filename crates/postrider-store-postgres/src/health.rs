@@ -1,16 +1,18 @@
 //! What an operator asks: can it write, what waits, how long do commits take.
 
 use crate::{
-    PostgresStore,
+    PostgresStore, Shared,
     failure::{Failure, closing},
+    hold::ON_HOLD,
+    values::{at, count, instant_or_null},
 };
 use async_trait::async_trait;
 use postrider_store::{
     StoreError,
-    health::{Backlog, CommitTimes, Health},
+    health::{Backlog, CommitTimes, Health, Outbox},
 };
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -19,6 +21,24 @@ use tokio::time::Instant;
 const BUCKETS: [f64; 12] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0];
 /// What a probe writes.
 const PROBE: [u8; 64] = [0; 64];
+
+/// Along the partial indexes: ids grow with the time of the call.
+const OUTBOX: &str = "SELECT
+        (SELECT count(*) FROM (SELECT FROM outbox WHERE set_aside IS NULL LIMIT $1) AS waiting),
+        (SELECT created_at FROM outbox WHERE set_aside IS NULL ORDER BY id LIMIT 1),
+        (SELECT count(*) FROM (SELECT FROM outbox WHERE set_aside = $2 LIMIT $1) AS on_hold),
+        (SELECT count(*) FROM (SELECT FROM outbox WHERE set_aside IS NOT NULL AND set_aside <> $2 LIMIT $1) AS aside)";
+
+fn handled(shared: &Shared) -> Vec<(&'static str, u64)> {
+    let counts = &shared.routing.counts;
+    let results = [
+        ("routed", &counts.routed),
+        ("without_event_id", &counts.without_event_id),
+        ("application_deleted", &counts.application_deleted),
+        ("set_aside", &counts.set_aside),
+    ];
+    results.map(|(result, count)| (result, count.load(Ordering::Relaxed))).into()
+}
 
 #[async_trait]
 impl Health for PostgresStore {
@@ -44,6 +64,20 @@ impl Health for PostgresStore {
 
     fn pending(&self) -> Option<u64> {
         Some(self.shared.agenda().pending())
+    }
+
+    async fn outbox(&self) -> Result<Option<Outbox>, StoreError> {
+        let connection = self.shared.reader().await?;
+        let most = i64::try_from(Outbox::COUNTED).unwrap_or(i64::MAX);
+        let row = connection.first_row(OUTBOX, &[&most, &ON_HOLD]).await?;
+        let mut outbox = Outbox { handled: handled(&self.shared), ..Outbox::default() };
+        if let Some(row) = row {
+            let number = |column| Ok::<_, StoreError>(count(at(&row, column)?));
+            outbox.waiting = number(0)?;
+            outbox.oldest = instant_or_null(&row, 1)?;
+            outbox.set_aside = vec![("on_hold", number(2)?), ("unroutable", number(3)?)];
+        }
+        Ok(Some(outbox))
     }
 
     fn commit_times(&self) -> CommitTimes {

@@ -47,7 +47,7 @@ const VOID_SHARDS: &str = "UPDATE shard SET owner = NULL WHERE owner <> $1";
 const VOID_NOTES: &str = "DELETE FROM in_flight WHERE node <> $1";
 
 /// What is written where the outbox keeps why a row is set aside.
-const ON_HOLD: &str = "on hold";
+pub(crate) const ON_HOLD: &str = "on hold";
 
 /// What is done with what is found.
 #[derive(Debug, Clone, Copy)]

@@ -15,12 +15,13 @@ use postrider_vault::keyring::Keyring;
 use std::collections::BTreeMap;
 
 /// All migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [(&str, &str); 5] = [
+const MIGRATIONS: [(&str, &str); 6] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0002_publish", include_str!("../migrations/0002_publish.sql")),
     ("0003_hold", include_str!("../migrations/0003_hold.sql")),
     ("0004_nodes", include_str!("../migrations/0004_nodes.sql")),
     ("0005_row_level_security", include_str!("../migrations/0005_row_level_security.sql")),
+    ("0006_event_ids_and_wall", include_str!("../migrations/0006_event_ids_and_wall.sql")),
 ];
 /// Steps that take something away, with the oldest schema version whose releases do without it. All others only add, so
 /// that releases that do not know them go on.
@@ -43,6 +44,9 @@ pub(crate) mod lock {
     pub(crate) const NODE: i32 = 7302;
     /// A duty that one node does for all: one at a time.
     pub(crate) const DUTY: i32 = 7303;
+    /// An event id while a transaction that published it commits; requests only try. Also in
+    /// `migrations/0006_event_ids_and_wall.sql`.
+    pub(crate) const EVENT_ID: i32 = 7305;
 }
 
 /// Checks the server, brings the schema up to date and checks the keyring against it.

@@ -6,6 +6,8 @@
 mod checks;
 #[path = "publishing/documented.rs"]
 mod documented;
+#[path = "publishing/event_ids.rs"]
+mod event_ids;
 #[path = "publishing/publisher.rs"]
 mod publisher;
 #[path = "publishing/rights.rs"]
@@ -22,7 +24,9 @@ use postrider_store::{
     applications::Applications as _,
     deliveries::Deliveries as _,
     endpoints::AppScope,
-    messages::{Audience, MessageFilter, Messages as _, NewMessage},
+    health::Health as _,
+    hold::Holding as _,
+    messages::{Audience, MessageFilter, Messages as _},
     page::{Order, PageRequest},
 };
 use postrider_store_postgres::{Config, PostgresStore, testing::Place};
@@ -178,31 +182,6 @@ async fn an_open_transaction_keeps_nobody_waiting() {
     assert!(endpoints.len() == 2 && endpoints.contains(&later), "{endpoints:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_id_is_that_of_one_message() {
-    let place = Place::new().await.unwrap();
-    let (store, scope, mut publisher) = begin(&place).await;
-    let named =
-        |name: &str| NewMessage { event_id: Uid::parse(name, "msg_"), ..message(&scope, Audience::Matching) };
-    store.accept(vec![named("requested")]).await.remove(0).unwrap();
-    assert_eq!(publisher.with_event_id(&scope, "requested").await.unwrap_err(), "23505 event_id");
-    let id = publisher.with_event_id(&scope, "published").await.unwrap();
-    assert_eq!(publisher.with_event_id(&scope, "published").await.unwrap_err(), "23505 event_id");
-    routed(&store, &scope, &id).await;
-    assert_eq!(publisher.with_event_id(&scope, "published").await.unwrap_err(), "23505 event_id");
-    assert!(store.accept(vec![named("published")]).await.remove(0).is_err());
-
-    // A request that comes first although the call was before: the message is there, the event id is the other's.
-    let transaction = publisher.client.transaction().await.unwrap();
-    let text = "SELECT postrider.publish($1, 'a', '{}', event_id => 'both')";
-    let open: String = transaction.query_one(text, &[&scope.application.to_string()]).await.unwrap().get(0);
-    let first = store.accept(vec![named("both")]).await.remove(0).unwrap();
-    transaction.commit().await.unwrap();
-    assert_eq!(routed(&store, &scope, &open).await.message.event_id, None);
-    let holder = store.message(&scope, &Ref::Uid(Uid::parse("both", "msg_").unwrap())).await.unwrap();
-    assert_eq!(holder.unwrap().message.id, first.message.id);
-}
-
 /// The same key means the same message, whatever else the call says; until it is forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_key_gives_the_first_message() {
@@ -276,6 +255,11 @@ async fn what_cannot_be_routed_keeps_nobody_waiting() {
     .await;
     assert_eq!(format!("msg_{}", rows[0].0), bad);
     assert!(rows[0].1.as_ref().unwrap().contains("event_type"), "{rows:?}");
+    let outbox = store.outbox().await.unwrap().unwrap();
+    assert_eq!((outbox.waiting, outbox.oldest), (0, None));
+    assert_eq!(outbox.set_aside, [("on_hold", 0), ("unroutable", 1)]);
+    let handled = [("routed", 2), ("without_event_id", 0), ("application_deleted", 1), ("set_aside", 1)];
+    assert_eq!(outbox.handled, handled);
     let id = MessageId::parse(&gone).unwrap();
     assert_eq!(store.message(&doomed, &Ref::Id(id)).await.unwrap(), None);
 
@@ -283,6 +267,35 @@ async fn what_cannot_be_routed_keeps_nobody_waiting() {
     admin.batch_execute("UPDATE outbox SET event_type = 'repaired', set_aside = NULL").await.unwrap();
     routed(&store, &scope, &bad).await;
     assert!(left().await.is_empty());
+    assert_eq!(store.outbox().await.unwrap().unwrap().handled[0], ("routed", 3));
+}
+
+/// What nobody routes is seen from every node: how much it is and since when.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_in_the_outbox_is_counted() {
+    let place = Place::new().await.unwrap();
+    let (store, scope, mut publisher) = begin(&place).await;
+    let now = store.clock().now();
+    store.close().await;
+    let transaction = publisher.client.transaction().await.unwrap();
+    for _ in 0..3 {
+        Publisher::publish(&transaction, &scope, "{}").await.unwrap();
+    }
+    // A node that serves nothing, as commands open one.
+    let looker =
+        PostgresStore::open(Config { serves: false, ..place.config("looker") }, place.keyring().unwrap())
+            .await
+            .unwrap();
+    let outbox = || async { looker.outbox().await.unwrap().unwrap() };
+    assert_eq!((outbox().await.waiting, outbox().await.oldest), (0, None), "not before it committed");
+    transaction.commit().await.unwrap();
+    let found = outbox().await;
+    assert_eq!(found.waiting, 3);
+    assert!(found.oldest.unwrap().since(now) < Duration::from_secs(10), "{found:?}");
+    assert_eq!(looker.put_on_hold("a test", None, 100).await.unwrap().next, None);
+    let found = outbox().await;
+    assert_eq!((found.waiting, found.set_aside[0]), (0, ("on_hold", 3)));
+    looker.close().await;
 }
 
 /// After a nudge nobody waits for the next look; and a nudge inside of the transaction is refused.

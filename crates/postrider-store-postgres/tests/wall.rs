@@ -121,6 +121,35 @@ async fn rows(client: &Client) -> BTreeMap<&'static str, i64> {
     rows
 }
 
+/// New rows of work and history: who says nothing writes none, and new deliveries are of applications that are seen. The
+/// caller is about `org_a`.
+async fn new_work_needs_an_environment(owner: &Client) {
+    const DELIVERY: &str =
+        "INSERT INTO pending SELECT '\\x01', '\\x02', $1, $2::bytea, 1, false, 0, 0, 0, 1, 1";
+    let application = "SELECT id FROM application WHERE environment = $1";
+    let mut ids = Vec::new();
+    for environment in ["org_b", "org_a"] {
+        owner.batch_execute(&format!("SET postrider.environments = '{environment}'")).await.unwrap();
+        ids.push(owner.query_one(application, &[&environment]).await.unwrap().get::<_, Vec<u8>>(0));
+    }
+    let refused = owner.execute(DELIVERY, &[&7, &ids[0]]).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "42501", "of an application of another environment");
+    assert_eq!(owner.execute(DELIVERY, &[&7, &ids[1]]).await.unwrap(), 1);
+    assert_eq!(owner.execute("DELETE FROM pending WHERE generation = 7", &[]).await.unwrap(), 1);
+    for unset in ["RESET postrider.environments", "SET postrider.environments = ''"] {
+        owner.batch_execute(unset).await.unwrap();
+        for text in [
+            "INSERT INTO pending VALUES ('a', 'a', 0, 'a', 1, false, 0, 0, 0, 1, 1)",
+            "INSERT INTO message VALUES ('a', 'a', NULL, 'a', NULL, NULL, NULL, NULL, 1, 1, '')",
+            "INSERT INTO event_id VALUES ('a', 'a', 'a')",
+            "INSERT INTO delivery VALUES ('a', 'a', 0, 1, 0, 0, 0, NULL)",
+        ] {
+            let refused = owner.execute(text, &[]).await.unwrap_err();
+            assert_eq!(refused.code().unwrap().code(), "42501", "{text}");
+        }
+    }
+}
+
 /// I08, T15
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_forgot_its_environment_sees_nothing_of_another_one() {
@@ -163,6 +192,7 @@ async fn a_statement_that_forgot_its_environment_sees_nothing_of_another_one() {
         let refused = owner.execute(text, &[]).await.unwrap_err();
         assert_eq!(refused.code().unwrap().code(), "42501", "{text}");
     }
+    new_work_needs_an_environment(&owner).await;
     owner.batch_execute("SET postrider.environments = 'org_b,org_c'").await.unwrap();
     let only_b = rows(&owner).await;
     assert_eq!(

@@ -7,12 +7,13 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig, par
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// All migrations in order; the schema's version is how many have run.
-pub(crate) const MIGRATIONS: [(&str, &str); 5] = [
+pub(crate) const MIGRATIONS: [(&str, &str); 6] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0002_publish", include_str!("../migrations/0002_publish.sql")),
     ("0003_hold", include_str!("../migrations/0003_hold.sql")),
     ("0004_nodes", include_str!("../migrations/0004_nodes.sql")),
     ("0005_row_level_security", include_str!("../migrations/0005_row_level_security.sql")),
+    ("0006_event_ids_and_wall", include_str!("../migrations/0006_event_ids_and_wall.sql")),
 ];
 /// How long one connection waits for another; only checkpoints ever make it wait.
 pub(crate) const BUSY: Duration = Duration::from_secs(10);

@@ -28,6 +28,25 @@ pub struct CommitTimes {
     pub buckets: Vec<(f64, u64)>,
 }
 
+/// What applications published inside of transactions of their own, on a store that has an outbox for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outbox {
+    /// What has committed and waits for a node to route it, counted up to [`Outbox::COUNTED`].
+    pub waiting: u64,
+    /// When the one of them that waits longest was published; its transaction may have committed later.
+    pub oldest: Option<Timestamp>,
+    /// What waits for the operator, by reason: `on_hold` and `unroutable`; counted likewise.
+    pub set_aside: Vec<(&'static str, u64)>,
+    /// What this node has done since its start, by result: `routed`; `without_event_id`, those of them whose event id
+    /// another message had; `application_deleted`, dropped for that; `set_aside`.
+    pub handled: Vec<(&'static str, u64)>,
+}
+
+impl Outbox {
+    /// Rows that are counted at most: every scrape counts them.
+    pub const COUNTED: u64 = 100_000;
+}
+
 /// What an operator asks.
 #[async_trait]
 pub trait Health: Send + Sync + 'static {
@@ -41,6 +60,11 @@ pub trait Health: Send + Sync + 'static {
     /// `None` when it is not known.
     fn pending(&self) -> Option<u64> {
         None
+    }
+
+    /// What waits in the outbox and what became of what did; `None` on a store that has none. Asks the database.
+    async fn outbox(&self) -> Result<Option<Outbox>, StoreError> {
+        Ok(None)
     }
 
     /// Commit times.

@@ -1,8 +1,10 @@
 //! The metrics of this node: the engine's, and what the store says at the moment of a scrape.
 
 mod admission;
+mod outbox;
 
 use admission::Gates;
+use outbox::Outbox;
 use postrider_api::{admission::Admission, ports};
 use postrider_model::time::Timestamp;
 use postrider_store::{
@@ -31,6 +33,7 @@ pub struct Metrics {
     commits: Arc<Commits>,
     accepted: Counter,
     gates: Arc<Gates>,
+    outbox: Arc<Outbox>,
 }
 
 impl Metrics {
@@ -72,7 +75,9 @@ impl Metrics {
         registry.register_collector(Box::new(Arc::clone(&commits)));
         let gates = Arc::new(Gates::default());
         registry.register_collector(Box::new(Arc::clone(&gates)));
-        Self { registry, store, pending, oldest_due, on_hold, held_since, commits, accepted, gates }
+        let outbox = Arc::new(Outbox::default());
+        registry.register_collector(Box::new(Arc::clone(&outbox)));
+        Self { registry, store, pending, oldest_due, on_hold, held_since, commits, accepted, gates, outbox }
     }
 
     /// Shows what the API lets in and refuses, from now on.
@@ -99,6 +104,13 @@ impl Metrics {
         self.on_hold.set(i64::try_from(on_hold).unwrap_or(i64::MAX));
     }
 
+    async fn show_outbox(&self) {
+        match self.store.outbox().await {
+            Ok(outbox) => self.outbox.set(outbox, self.store.clock().now()),
+            Err(error) => tracing::warn!(%error, "the outbox is not known; metrics show the last state"),
+        }
+    }
+
     fn show(&self, backlog: Backlog) {
         self.pending.set(i64::try_from(backlog.pending).unwrap_or(i64::MAX));
         let now = self.store.clock().now();
@@ -114,6 +126,7 @@ impl ports::Metrics for Metrics {
             Err(error) => tracing::warn!(%error, "the backlog is not known; metrics show the last one"),
         }
         self.show_hold().await;
+        self.show_outbox().await;
         self.commits.set(self.store.commit_times());
         let mut page = String::new();
         match text::encode(&mut page, &self.registry) {

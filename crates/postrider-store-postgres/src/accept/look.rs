@@ -11,7 +11,7 @@ use crate::{
 use futures_util::{FutureExt as _, future};
 use postrider_model::{id::ApplicationId, time::Timestamp};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, types::ToSql};
 
 /// What a request with an idempotency key had made.
 pub(super) struct Made {
@@ -29,6 +29,8 @@ pub(super) struct Known {
     /// By environment and key.
     pub(super) keys: HashMap<(String, Vec<u8>), Made>,
     pub(super) event_ids: HashSet<(ApplicationId, String)>,
+    /// Event ids that a transaction which published them is about to commit, or not.
+    pub(super) undecided: HashSet<(ApplicationId, String)>,
 }
 
 const LOCK: &str = "SELECT pg_advisory_xact_lock_shared($1, one) FROM unnest($2::int[]) AS one";
@@ -41,11 +43,31 @@ pub(crate) const KEYS: &str = "SELECT wanted.environment, wanted.digest, kind, c
      FROM unnest($1::text[], $2::bytea[]) AS wanted (environment, digest)
      CROSS JOIN LATERAL (SELECT kind, created, expires_at, ctid::text AS place FROM idempotency
         WHERE idempotency.environment = wanted.environment AND idempotency.digest = wanted.digest LIMIT 1) AS found";
-/// Event ids that are in use.
+/// Event ids that are in use, also by what was published in a transaction and is not routed yet.
 pub(crate) const EVENT_IDS: &str = "SELECT wanted.application, wanted.event_id
      FROM unnest($1::bytea[], $2::text[]) AS wanted (application, event_id)
-     CROSS JOIN LATERAL (SELECT 1 FROM event_id
-        WHERE event_id.application = wanted.application AND event_id.event_id = wanted.event_id LIMIT 1) AS found";
+     CROSS JOIN LATERAL (
+        (SELECT 1 FROM event_id
+         WHERE event_id.application = wanted.application AND event_id.event_id = wanted.event_id LIMIT 1)
+        UNION ALL
+        (SELECT 1 FROM outbox
+         WHERE outbox.application = wanted.application AND outbox.event_id = wanted.event_id LIMIT 1)
+        LIMIT 1) AS found";
+/// Event ids for which a transaction that published them has begun to commit: `check_event_id` in
+/// `migrations/0006_event_ids_and_wall.sql`. What commits later finds this transaction's names. A statement of its own
+/// before the look, which so sees what has committed by then. Waits for nobody.
+const UNDECIDED: &str = "SELECT wanted.application, wanted.event_id
+     FROM unnest($1::bytea[], $2::text[]) AS wanted (application, event_id)
+     WHERE NOT pg_try_advisory_xact_lock_shared($3, hashtext(wanted.event_id) # hashtext(encode(wanted.application, 'hex')))";
+
+/// Who looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looks {
+    /// Who has accepted nothing yet, and may refuse.
+    Request,
+    /// Who makes messages of what has committed.
+    Routing,
+}
 
 /// Begins the transaction, takes the locks and looks, in one round trip.
 pub(super) async fn look(
@@ -57,7 +79,7 @@ pub(super) async fn look(
     let environments: BTreeSet<&str> =
         items.iter().map(|item| item.message.scope.environment.as_str()).collect();
     connection.see(&environments.into_iter().collect::<Vec<_>>().join(","));
-    look_after(connection, "BEGIN", items, now).await
+    look_after(connection, "BEGIN", items, now, Looks::Request).await
 }
 
 /// The same after this statement: in a transaction that has begun, none.
@@ -66,9 +88,11 @@ pub(super) async fn look_after(
     first: &str,
     items: &[&Matched],
     now: Timestamp,
+    looks: Looks,
 ) -> Result<Known, Failure> {
     let (lock_shared, versions) = (connection.prepare(LOCK).await?, connection.prepare(VERSIONS).await?);
     let (keys, event_ids) = (connection.prepare(KEYS).await?, connection.prepare(EVENT_IDS).await?);
+    let undecided = connection.prepare(UNDECIDED).await?;
     let applications: BTreeSet<ApplicationId> =
         items.iter().map(|item| item.message.scope.application).collect();
     let ids: Vec<&[u8]> = applications.iter().map(key).collect();
@@ -86,19 +110,29 @@ pub(super) async fn look_after(
     let version_values: [&(dyn ToSql + Sync); 1] = [&ids];
     let key_values: [&(dyn ToSql + Sync); 3] = [&environments, &digests, &time];
     let name_values: [&(dyn ToSql + Sync); 2] = [&owners, &names];
+    let try_values: [&(dyn ToSql + Sync); 3] = [&owners, &names, &lock::EVENT_ID];
+    let tries = looks == Looks::Request && !names.is_empty();
     let asked = future::join5(
         client.batch_execute(first),
         client.query(&lock_shared, &lock_values),
         client.query(&versions, &version_values),
         async { if digests.is_empty() { Ok(Vec::new()) } else { client.query(&keys, &key_values).await } },
-        async {
-            if names.is_empty() { Ok(Vec::new()) } else { client.query(&event_ids, &name_values).await }
-        },
+        future::join(
+            async { if tries { client.query(&undecided, &try_values).await } else { Ok(Vec::new()) } },
+            async {
+                if names.is_empty() { Ok(Vec::new()) } else { client.query(&event_ids, &name_values).await }
+            },
+        ),
     );
-    let (begun, locked, versions, keys, event_ids) = connection.timed(asked.map(Ok)).await?;
+    let (begun, locked, versions, keys, (undecided, event_ids)) = connection.timed(asked.map(Ok)).await?;
     begun?;
     locked?;
-    let mut known = Known { versions: HashMap::new(), keys: HashMap::new(), event_ids: HashSet::new() };
+    let mut known = Known {
+        versions: HashMap::new(),
+        keys: HashMap::new(),
+        event_ids: names_of(&event_ids?)?,
+        undecided: names_of(&undecided?)?,
+    };
     for row in versions? {
         known.versions.insert(id_at(&row, 0)?, count(at(&row, 1)?));
     }
@@ -107,8 +141,9 @@ pub(super) async fn look_after(
             Made { kind: at(&row, 2)?, created: at(&row, 3)?, expired: at(&row, 4)?, place: at(&row, 5)? };
         known.keys.insert((at(&row, 0)?, at(&row, 1)?), made);
     }
-    for row in event_ids? {
-        known.event_ids.insert((id_at(&row, 0)?, at(&row, 1)?));
-    }
     Ok(known)
+}
+
+fn names_of(rows: &[Row]) -> Result<HashSet<(ApplicationId, String)>, Failure> {
+    rows.iter().map(|row| Ok((id_at(row, 0)?, at(row, 1)?))).collect()
 }

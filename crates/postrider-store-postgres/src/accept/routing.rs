@@ -5,7 +5,9 @@
 //! done nothing. Rows that another node is at are passed over. Nothing is remembered of how far anybody has read:
 //! transactions commit in any order. A row that cannot be routed is set aside with the reason and keeps nobody waiting.
 
-use super::{COMMIT_BYTES, Match, Matched, Plan, TRIES, deliveries, look, matching, takes_name, write};
+use super::{
+    COMMIT_BYTES, Match, Matched, Plan, TRIES, deliveries, look, look::Looks, matching, takes_name, write,
+};
 use crate::{
     Shared,
     coming::Committing,
@@ -29,7 +31,13 @@ use postrider_store::{
     endpoints::AppScope,
     messages::{Audience, NewMessage},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{sync::Notify, time::Instant};
 use tokio_postgres::Row;
 
@@ -70,6 +78,20 @@ const FORGET: &str = "DELETE FROM publish_key WHERE (environment, digest) IN
 #[derive(Default)]
 pub(crate) struct Routing {
     wake: Notify,
+    pub(crate) counts: Counts,
+}
+
+/// What this node has done with what it found, since its start.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) routed: AtomicU64,
+    pub(crate) without_event_id: AtomicU64,
+    pub(crate) application_deleted: AtomicU64,
+    pub(crate) set_aside: AtomicU64,
+}
+
+fn add(count: &AtomicU64, more: usize) {
+    count.fetch_add(more as u64, Ordering::Relaxed);
 }
 
 impl Routing {
@@ -167,6 +189,7 @@ async fn some(shared: &Arc<Shared>, own: &mut Own, pace: &mut Pace) -> Result<bo
         if let [id] = taken.as_slice() {
             let reason = error.to_string();
             own.get().await?.execute(SET_ASIDE, &[&key(id), &reason]).await?;
+            add(&shared.routing.counts.set_aside, 1);
             tracing::error!(
                 message.id = %id, %error,
                 "a message that was published in a transaction cannot be routed and is set aside; see postrider.outbox"
@@ -208,6 +231,13 @@ async fn batch(
     let committing = Committing::begin(&**shared, deliveries.iter().map(|(handed, _)| handed.delivery));
     write::all(connection, &items, &plans, &deliveries, &known, now).await?;
     shared.commits.record(begun, items.len());
+    let counts = &shared.routing.counts;
+    add(&counts.routed, items.len());
+    add(&counts.application_deleted, found.len() - items.len());
+    add(
+        &counts.without_event_id,
+        items.iter().zip(&plans).filter(|(item, plan)| lost_name(item, plan)).count(),
+    );
     for (delivery, held) in deliveries {
         committing.hand_over(delivery, held, now);
     }
@@ -239,7 +269,7 @@ async fn matched(
         }
         published = there;
         let all: Vec<&Matched> = items.iter().collect();
-        let known = look::look_after(connection, "", &all, shared.clock.now()).await?;
+        let known = look::look_after(connection, "", &all, shared.clock.now(), Looks::Routing).await?;
         let mut current = true;
         for item in &items {
             let application = item.message.scope.application;
@@ -255,6 +285,10 @@ async fn matched(
     Err(unavailable("the application's configuration changes without pause".to_owned()).into())
 }
 
+fn lost_name(item: &Matched, plan: &Plan) -> bool {
+    item.message.event_id.is_some() && matches!(plan, Plan::Write(message) if message.event_id.is_none())
+}
+
 fn dropped(one: &Published) {
     tracing::warn!(
         message.id = %one.id, application.id = %one.message.scope.application,
@@ -262,8 +296,8 @@ fn dropped(one: &Published) {
     );
 }
 
-/// The message as it is kept. An event id that another message got meanwhile is left out: the transaction has committed,
-/// and its message must not get lost over it.
+/// The message as it is kept. An event id that another message has all the same is left out: the transaction has committed,
+/// and its message must not get lost over it. Nothing brings that about any more but a node from before schema version 6.
 fn message(shared: &Shared, one: &Published, known: &mut look::Known) -> Message {
     let new = &one.message;
     let free = takes_name(known, new.scope.application, new.event_id.as_ref());

@@ -341,6 +341,6 @@ async fn metrics_have_the_promised_names_and_no_labels_of_users() {
     }
     for label in page.lines().filter_map(|line| line.split_once('{')).flat_map(|(_, rest)| rest.split(',')) {
         let name = label.split('=').next().unwrap();
-        assert!(["le", "outcome", "kind", "reason", "state", "trouble"].contains(&name), "{label}");
+        assert!(["le", "outcome", "kind", "reason", "state", "trouble", "result"].contains(&name), "{label}");
     }
 }

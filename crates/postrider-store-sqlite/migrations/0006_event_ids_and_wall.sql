@@ -1,0 +1,1 @@
+-- Nothing here: with SQLite nobody publishes inside of a transaction of their own, and there is no row-level security.
