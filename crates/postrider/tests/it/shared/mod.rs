@@ -4,5 +4,6 @@
 mod load;
 mod nodes;
 mod outages;
+mod publishing;
 mod resting;
 mod roles;
