@@ -79,6 +79,17 @@ impl Cluster {
         if self.keeper.is_some() { OWNER } else { "DEFAULT" }
     }
 
+    /// The owner's URL over TCP, with the administrator's password; `None` for a named cluster. The role comes with the
+    /// first [`Place`].
+    pub fn owner_tcp_url(&self) -> Option<String> {
+        Some(self.tcp_url.as_ref()?.replacen("//postgres:", &format!("//{OWNER}:"), 1))
+    }
+
+    fn password(&self) -> &str {
+        let user = self.tcp_url.as_deref().and_then(|url| url.split_once("//postgres:")?.1.split_once('@'));
+        user.map_or("", |(password, _)| password)
+    }
+
     fn owner_url(&self) -> String {
         let administrator = "//postgres@";
         if self.keeper.is_some() {
@@ -204,7 +215,8 @@ async fn template(cluster: &Cluster) -> Result<String, Box<dyn std::error::Error
     let name = format!("{TEMPLATE}_{}", std::process::id());
     cluster.run(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
     if cluster.keeper.is_some() {
-        cluster.run(&format!("CREATE ROLE {OWNER} LOGIN")).await?;
+        let role = format!("CREATE ROLE {OWNER} LOGIN PASSWORD '{}'", cluster.password());
+        cluster.run(&role).await?;
     }
     let owner = cluster.owner();
     cluster

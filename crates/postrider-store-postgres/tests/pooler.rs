@@ -23,8 +23,9 @@ use world::{application, claim, endpoint, fields, message, success};
 
 /// A pooler before the cluster of this process.
 fn pooler(pool_mode: &str) -> Option<Pgbouncer> {
-    let tcp = Cluster::shared().unwrap().tcp_url()?;
-    let pooler = Pgbouncer::start(tcp, pool_mode).unwrap();
+    // As the owner of the databases, for whom there is a wall between environments.
+    let tcp = Cluster::shared().unwrap().owner_tcp_url()?;
+    let pooler = Pgbouncer::start(&tcp, pool_mode).unwrap();
     if pooler.is_none() {
         eprintln!("SKIPPED: pgbouncer is not installed (on Debian: apt-get install pgbouncer)");
     }

@@ -360,8 +360,8 @@ async fn pass(mut client: tokio::net::TcpStream, target: String, armed: Arc<Atom
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_was_lost_is_looked_up() {
     let place = Place::new().await.unwrap();
-    let Some(server) = Cluster::shared().unwrap().tcp_url() else { return };
-    let cutter = Cutter::start(server, place.url().rsplit('/').next().unwrap()).await;
+    let Some(server) = Cluster::shared().unwrap().owner_tcp_url() else { return };
+    let cutter = Cutter::start(&server, place.url().rsplit('/').next().unwrap()).await;
     let config = Config { url: Some(cutter.url.clone().into()), ..place.config("node") };
     let store = open(&place, config).await;
     let scope = application(&store).await;

@@ -118,7 +118,7 @@ impl TestServer {
     /// On PostgreSQL whatever is chosen, over a way that can be cut: for tests of several nodes and of outages.
     pub async fn shared(change: impl FnOnce(&mut Config)) -> Self {
         let mut own = Own::new(Mode::Dev, None, Backend::Postgres).await;
-        own.way = own.place.as_ref().map(|place| Arc::new(Way::to(place.url())));
+        own.way = own.place.as_ref().map(|place| Arc::new(Way::to(place.node_url())));
         Self::launch(own, change).await
     }
 
@@ -143,7 +143,7 @@ impl TestServer {
         let keyring = self.config.server.keyring.clone().unwrap_or_else(|| self.config.server.dev_keyring());
         let own = Own {
             folder: Arc::new(tempfile::tempdir().unwrap()),
-            way: Some(Arc::new(Way::to(place.url()))),
+            way: Some(Arc::new(Way::to(place.node_url()))),
             place: Some(place),
             token: Some(self.token.clone()),
             ..self.own.clone()
@@ -392,7 +392,7 @@ impl Own {
         config.server.data_dir = self.folder.path().join("data");
         match (&self.way, &self.place) {
             (Some(way), _) => use_database(config, way.url()),
-            (None, Some(place)) => use_database(config, place.url()),
+            (None, Some(place)) => use_database(config, place.node_url()),
             (None, None) => {}
         }
     }

@@ -94,7 +94,7 @@ async fn everything_moves_to_postgresql_although_the_move_was_killed() {
     process.signal("KILL");
     process.wait();
 
-    let arguments = ["migrate-store", "--from-data-dir", "data", "--to", target.url(), "--json"];
+    let arguments = ["migrate-store", "--from-data-dir", "data", "--to", target.node_url(), "--json"];
     begin_and_kill(folder.path(), &arguments);
     let serve = ["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", "data"];
     let served = run(folder.path(), &serve, &[]);
@@ -109,7 +109,8 @@ async fn everything_moves_to_postgresql_although_the_move_was_killed() {
     assert_eq!((rows("message"), rows("application"), rows("endpoint")), (41, 1, 2), "{moved}");
     assert!(rows("pending") >= 20 && rows("attempt") >= 20 && rows("secret") >= 3, "{moved}");
 
-    let settings = format!("[database]\nurl = \"{}\"\ndangerous_accept_data_loss = true\n", target.url());
+    let settings =
+        format!("[database]\nurl = \"{}\"\ndangerous_accept_data_loss = true\n", target.node_url());
     fs::write(folder.path().join("postrider.toml"), settings).unwrap();
     execute(target.url(), "UPDATE import SET done = false WHERE item = 'compared'");
     let half = run(folder.path(), &serve, &[]);
@@ -141,7 +142,7 @@ async fn a_target_that_is_in_use_is_refused_and_the_move_can_be_undone() {
     let mut process = Process::dev(folder.path());
     process.signal("TERM");
     process.wait();
-    let arguments = ["migrate-store", "--from-data-dir", "data", "--to", target.url()];
+    let arguments = ["migrate-store", "--from-data-dir", "data", "--to", target.node_url()];
     let said = run(folder.path(), &arguments, &[UNSAFE]);
     assert!(said.code == Some(1) && said.errors.contains("not empty"), "{said:?}");
     let undone = run(folder.path(), &["migrate-store", "--from-data-dir", "data", "--undo"], &[]);

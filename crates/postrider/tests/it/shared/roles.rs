@@ -34,7 +34,7 @@ impl Node {
             .arg(place.folder.path().join("keyring.toml"))
             .current_dir(place.folder.path())
             .env_clear()
-            .env("POSTRIDER_DATABASE_URL", place.url())
+            .env("POSTRIDER_DATABASE_URL", place.node_url())
             .env("POSTRIDER_DATABASE__DANGEROUS_ACCEPT_DATA_LOSS", "true")
             .env("POSTRIDER_API__METRICS_TOKEN", "for-prometheus-alone")
             .stdin(Stdio::null())
