@@ -13,13 +13,13 @@ use rusqlite::{
     backup::{Backup, StepResult},
     params,
 };
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use serde_json::json;
 use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -64,6 +64,9 @@ fn of_io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupErr
     move |error| BackupError(format!("cannot {what} {path}: {error}"))
 }
 
+/// Behind the name of a backup that is not complete.
+pub(crate) const PARTIAL: &str = ".partial";
+
 /// A path with something behind its name.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
@@ -83,15 +86,8 @@ fn write(
     if to.exists() {
         return Err(BackupError(format!("{} exists already: a backup replaces nothing", to.display())));
     }
-    let (partial, description) = (beside(to, ".partial"), beside(to, ".json"));
-    let made = File::options().write(true).create_new(true).mode(data_dir::PRIVATE).open(&partial);
-    made.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => BackupError(format!(
-            "{} exists: another backup is being written there, or was cut off; in that case remove it",
-            partial.display()
-        )),
-        _ => of_io("create", &partial)(error),
-    })?;
+    let (partial, description) = (beside(to, PARTIAL), beside(to, ".json"));
+    let _writing = claim(&partial)?;
     let written = fill(source, &partial, pace, now, progress, ends).and_then(|manifest| {
         describe(&manifest, &description)?;
         rustix::fs::renameat_with(CWD, &partial, CWD, to, RenameFlags::NOREPLACE)
@@ -104,6 +100,31 @@ fn write(
         let _ = fs::remove_file(&description);
     }
     written
+}
+
+/// An empty file that is locked by this backup until the file is dropped. What a backup left that was cut off is
+/// written anew: nobody holds its lock.
+fn claim(partial: &Path) -> Result<File, BackupError> {
+    let busy = || BackupError(format!("{}: another backup is being written there", partial.display()));
+    let open = File::options().write(true).create(true).truncate(false).mode(data_dir::PRIVATE).open(partial);
+    let file = open.map_err(of_io("create", partial))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy()),
+        Err(error) => return Err(of_io("lock", partial)(error.into())),
+    }
+    // Whoever held it may have given it the name of a backup meanwhile.
+    let (held, named) = (file.metadata(), fs::metadata(partial));
+    let same =
+        |one: &fs::Metadata, other: &fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+    if !held.is_ok_and(|held| named.is_ok_and(|named| same(&held, &named))) {
+        return Err(busy());
+    }
+    for left in ["-journal", "-wal", "-shm"] {
+        let _ = fs::remove_file(beside(partial, left));
+    }
+    file.set_len(0).map_err(of_io("empty", partial))?;
+    Ok(file)
 }
 
 fn fill(

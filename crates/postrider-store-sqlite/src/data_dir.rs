@@ -1,6 +1,6 @@
 //! The data directory: created when missing, on a file system that can be trusted, owned by one process.
 
-use crate::OpenError;
+use crate::{OpenError, restore};
 use rustix::fs::FlockOperation;
 use std::{
     fs::{DirBuilder, File},
@@ -52,7 +52,7 @@ impl Drop for Lock {
     }
 }
 
-/// Creates and locks the directory, until the lock is dropped.
+/// Creates and locks the directory, until the lock is dropped; finishes a restore that was cut off.
 pub(crate) fn take(data_dir: &Path) -> Result<Lock, OpenError> {
     let io = |what: &'static str| move |source| OpenError::Io { what, path: data_dir.to_owned(), source };
     DirBuilder::new()
@@ -71,7 +71,11 @@ pub(crate) fn take(data_dir: &Path) -> Result<Lock, OpenError> {
         .open(data_dir.join("lock"))
         .map_err(io("open the lock file in the data directory"))?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock(lock)),
+        Ok(()) => {
+            let lock = Lock(lock);
+            restore::finish(data_dir)?;
+            Ok(lock)
+        }
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { data_dir: data_dir.to_owned() }),
         Err(error) => Err(io("lock the data directory")(error.into())),
     }

@@ -1,15 +1,19 @@
 //! Restoring: a backup becomes the database of a data directory, with all that pends on hold.
 //!
 //! The copy is checked and put on hold under another name; only then does it get the database's. Nothing is ever
-//! deleted: a database that was there is moved aside.
+//! deleted: a database that was there is moved aside. A kill at any moment leaves the one database or the other (`swap`).
+
+mod swap;
+
+pub(crate) use swap::finish;
 
 use crate::{
     Config, OpenError,
-    backup::{beside, read_manifest, sync_folder},
-    data_dir, hold, in_flight, schema,
+    backup::{PARTIAL, beside, read_manifest},
+    data_dir, hold, schema,
     secrets::EnvironmentKeys,
 };
-use postrider_model::{environment::EnvironmentId, time::Timestamp};
+use postrider_model::environment::EnvironmentId;
 use postrider_store::{Clock, backup::Manifest};
 use postrider_vault::keyring::Keyring;
 use rusqlite::{Connection, OpenFlags};
@@ -54,7 +58,13 @@ pub fn restore(
             database.display()
         )));
     }
-    let new = beside(&database, ".restoring");
+    if from.to_string_lossy().ends_with(PARTIAL) {
+        return Err(OpenError::Refused(format!(
+            "{} is a backup that is being written, or was cut off: take one that is complete",
+            from.display()
+        )));
+    }
+    let new = swap::new_of(&database);
     discard(&new);
     let prepared = copy(from, &new).and_then(|()| prepare(config, keyring, from, &new));
     let (backup, held) = match prepared {
@@ -64,15 +74,7 @@ pub fn restore(
             return Err(error);
         }
     };
-    let moved_aside = database.exists().then(|| move_aside(&database)).transpose()?;
-    // It tells of attempts that another database knows.
-    let notes = in_flight::InFlight::path(&config.data_dir);
-    match fs::remove_file(&notes) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(of_io("remove", &notes)(error)),
-        _ => {}
-    }
-    fs::rename(&new, &database).map_err(of_io("put the restored database in place", &database))?;
-    sync_folder(&database).map_err(|error| OpenError::Refused(error.0))?;
+    let moved_aside = swap::swap(&config.data_dir, Clock::default().now())?;
     Ok(Restored { backup, database, held, moved_aside })
 }
 
@@ -164,17 +166,4 @@ fn open_keys(connection: &Connection, keyring: &Keyring) -> Result<(), OpenError
         }
     }
     Ok(())
-}
-
-/// Gives the database and its log other names.
-fn move_aside(database: &Path) -> Result<PathBuf, OpenError> {
-    let now: Timestamp = Clock::default().now();
-    let aside = beside(database, &format!(".before-restore-{}", now.as_micros()));
-    for suffix in ["-wal", "-shm", ""] {
-        let (old, new) = (beside(database, suffix), beside(&aside, suffix));
-        if old.exists() {
-            fs::rename(&old, &new).map_err(of_io("move the database aside, from", &old))?;
-        }
-    }
-    Ok(aside)
 }

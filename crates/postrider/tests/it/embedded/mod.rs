@@ -3,6 +3,7 @@
 mod backups;
 mod file;
 mod filling;
+mod killed;
 mod moving;
 
 /// A process that a test starts has the database that is chosen.
