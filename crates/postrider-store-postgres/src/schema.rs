@@ -15,13 +15,14 @@ use postrider_vault::keyring::Keyring;
 use std::collections::BTreeMap;
 
 /// All migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [(&str, &str); 6] = [
+const MIGRATIONS: [(&str, &str); 7] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0002_publish", include_str!("../migrations/0002_publish.sql")),
     ("0003_hold", include_str!("../migrations/0003_hold.sql")),
     ("0004_nodes", include_str!("../migrations/0004_nodes.sql")),
     ("0005_row_level_security", include_str!("../migrations/0005_row_level_security.sql")),
     ("0006_event_ids_and_wall", include_str!("../migrations/0006_event_ids_and_wall.sql")),
+    ("0007_payloads_by_expiry", include_str!("../migrations/0007_payloads_by_expiry.sql")),
 ];
 /// Steps that take something away, with the oldest schema version whose releases do without it. All others only add, so
 /// that releases that do not know them go on.

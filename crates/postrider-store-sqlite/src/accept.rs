@@ -8,7 +8,7 @@ use crate::{
     Shared, endpoint_rows,
     failure::{Failure, Refusal},
     idempotency::{self, Kind},
-    message_rows, snapshots,
+    message_rows, payload_rows, snapshots,
     values::{join, key},
     writer::{self, Isolation, Scope},
 };
@@ -19,16 +19,13 @@ use postrider_model::{
     message::{Channel, Message, Tag},
 };
 use postrider_store::{
-    StoreError, WriteError,
+    WriteError,
     agenda::Handed,
     messages::{Accepted, Audience, NewMessage},
     snapshot::{Snapshot, first_delivery},
 };
 use rusqlite::{Connection, params};
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 /// Rounds of matching outside the writer.
 const ROUNDS: usize = 3;
@@ -213,12 +210,8 @@ fn insert(work: &mut Scope<'_>, new: &NewMessage, matches: Vec<Match>) -> Result
 }
 
 fn insert_message(work: &Scope<'_>, message: &Message, payload: &[u8]) -> Result<(), Failure> {
-    let number = work.shared.next_payload.fetch_add(1, Ordering::Relaxed);
-    let number = i64::try_from(number)
-        .map_err(|_| StoreError::Internal { detail: "the payload numbers are used up".to_owned() })?;
-    work.connection
-        .prepare_cached("INSERT INTO payload (id, message, expires_at, body) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![number, key(&message.id), message.payload_expires_at.as_micros(), payload])?;
+    let number =
+        payload_rows::insert(work.connection, work.shared, message.id, message.payload_expires_at, payload)?;
     work.connection
         .prepare_cached(
             "INSERT INTO message (id, application, event_id, event_type, channels, tags, content_type, deliver_at,

@@ -48,7 +48,7 @@ pub(crate) const COMPLETE: &str =
      FROM delivery
      JOIN message ON message.id = delivery.message
      JOIN application ON application.id = message.application
-     LEFT JOIN payload ON payload.id = message.payload
+     LEFT JOIN payload ON payload.id = message.payload AND payload.message = message.id
      WHERE delivery.message = ?1 AND delivery.endpoint = ?2 AND delivery.generation = ?3";
 
 /// See [`Deliveries::claim`](postrider_store::deliveries::Deliveries::claim).

@@ -100,7 +100,7 @@ pub(crate) fn check_not_moved(connection: &Connection) -> Result<(), OpenError> 
 fn place(thing: &str) -> (&'static str, &'static [(&'static str, &'static str)]) {
     match thing {
         "message" => (
-            "message LEFT JOIN payload ON payload.id = message.payload",
+            "message LEFT JOIN payload ON payload.id = message.payload AND payload.message = message.id",
             &[("id", "message.id"), ("payload", "payload.body")],
         ),
         "pending" => (

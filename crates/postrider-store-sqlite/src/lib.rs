@@ -47,6 +47,7 @@ mod memory;
 mod message_rows;
 mod messages;
 mod open_error;
+mod payload_rows;
 #[cfg(test)]
 mod plans;
 mod progress;
@@ -118,7 +119,8 @@ pub(crate) struct Shared {
     wal: upkeep::Wal,
     latest: set_back::Latest,
     positions: Mutex<retention::Positions>,
-    next_payload: AtomicU64,
+    /// Counts payloads for their numbers.
+    payloads: AtomicU64,
     /// Since when a hold lasts, in microseconds; 0 when none does.
     held_since: AtomicI64,
     closed: AtomicBool,
@@ -207,7 +209,7 @@ impl SqliteStore {
             wal,
             latest: set_back::Latest::default(),
             positions: Mutex::default(),
-            next_payload: AtomicU64::new(schema::last_payload(&connection)? + 1),
+            payloads: AtomicU64::new(payload_rows::first_count(clock.now())),
             held_since: AtomicI64::new(hold::since(&connection)?.map_or(0, Timestamp::as_micros)),
             closed: AtomicBool::new(false),
             config,

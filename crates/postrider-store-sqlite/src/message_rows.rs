@@ -2,6 +2,7 @@
 
 use crate::{
     failure::{Failure, inconsistent},
+    payload_rows,
     values::{id_at, instant_at, instant_or_null, key, split},
 };
 use bytes::Bytes;
@@ -48,7 +49,7 @@ pub(crate) fn columns(with_payload: bool) -> String {
 
 /// The join that [`columns`] needs.
 pub(crate) fn join(with_payload: bool) -> &'static str {
-    if with_payload { "LEFT JOIN payload ON payload.id = message.payload" } else { "" }
+    if with_payload { payload_rows::JOIN } else { "" }
 }
 
 /// The message of this id in this application.

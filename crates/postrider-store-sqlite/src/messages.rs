@@ -3,7 +3,7 @@
 use crate::{
     SqliteStore, accept,
     failure::Failure,
-    message_rows, snapshots,
+    message_rows, payload_rows, snapshots,
     values::{Span, id_at, key},
     writer::{Isolation, Scope},
 };
@@ -115,7 +115,7 @@ fn expunge(work: &mut Scope<'_>, scope: &AppScope, id: MessageId) -> Result<bool
     if message_rows::of_id(work.connection, scope.application, id, false)?.is_none() {
         return Ok(false);
     }
-    drop_payload(work.connection, id)?;
+    payload_rows::delete_of(work.connection, scope.application, id)?;
     let cancelled: Vec<DeliveryId> = work
         .connection
         .prepare_cached(
@@ -133,13 +133,4 @@ fn expunge(work: &mut Scope<'_>, scope: &AppScope, id: MessageId) -> Result<bool
         }
     });
     Ok(true)
-}
-
-/// Deletes the payload of a message. The message forgets its number in the same breath: numbers are used again.
-pub(crate) fn drop_payload(connection: &Connection, id: MessageId) -> Result<bool, Failure> {
-    let deleted = connection
-        .prepare_cached("DELETE FROM payload WHERE id = (SELECT payload FROM message WHERE id = ?1)")?
-        .execute([key(&id)])?;
-    connection.prepare_cached("UPDATE message SET payload = NULL WHERE id = ?1")?.execute([key(&id)])?;
-    Ok(deleted > 0)
 }

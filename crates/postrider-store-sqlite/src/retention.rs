@@ -7,9 +7,7 @@
 use crate::{
     SqliteStore,
     failure::Failure,
-    held,
-    messages::drop_payload,
-    space,
+    held, payload_rows, space,
     values::{id_at, key},
     writer::{Isolation, Scope},
 };
@@ -54,7 +52,7 @@ pub(crate) const OLD_OTHERS: [&str; 4] = [
 /// Where the next look begins; empty at the oldest.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
-    payloads: Option<(i64, i64)>,
+    payloads: Option<i64>,
     attempts: Option<(Ksuid, Ksuid, Ksuid)>,
     messages: Option<Ksuid>,
     gone: Gone,
@@ -123,16 +121,16 @@ impl SqliteStore {
 
     async fn expire_payloads(&self, batch: usize) -> Result<u64, StoreError> {
         let now = self.shared.clock.now();
-        let from = self.position(|positions| positions.payloads).unwrap_or((0, 0));
+        let from = self.position(|positions| positions.payloads).unwrap_or(-1);
         let look = self
             .shared
             .readers
             .read(move |connection| {
                 let query = old_payloads();
-                let from = params![from.0, from.1, now.as_micros(), rows(batch)];
+                let from = params![from, payload_rows::first_after(now), rows(batch)];
                 look(connection, &query, from, batch, |row| {
-                    let place = (row.get(1)?, row.get(2)?);
-                    Ok((id_at::<postrider_model::id::MessageKind>(row, 0)?, place, row.get(3)?))
+                    let (message, number): (MessageId, i64) = (id_at(row, 0)?, row.get(1)?);
+                    Ok(((message, number), number, row.get(2)?))
                 })
             })
             .await?;
@@ -140,8 +138,8 @@ impl SqliteStore {
             positions.gone.payloads = look.next.is_none();
             positions.payloads = look.next;
         });
-        self.delete(look.found, |connection, message| {
-            Ok(!waits(connection, message)? && drop_payload(connection, message)?)
+        self.delete(look.found, |connection, (message, number)| {
+            Ok(!waits(connection, message)? && payload_rows::delete(connection, number)?)
         })
         .await
     }
@@ -269,9 +267,8 @@ fn look<T, P>(
 /// Payloads past their expiry from a place on, and which must stay.
 pub(crate) fn old_payloads() -> String {
     format!(
-        "SELECT candidate.message, candidate.expires_at, candidate.id, {WAITS} FROM payload AS candidate
-         WHERE (candidate.expires_at, candidate.id) > (?1, ?2) AND candidate.expires_at <= ?3
-         ORDER BY candidate.expires_at, candidate.id LIMIT ?4"
+        "SELECT candidate.message, candidate.id, {WAITS} FROM payload AS candidate
+         WHERE candidate.id > ?1 AND candidate.id < ?2 ORDER BY candidate.id LIMIT ?3"
     )
 }
 
@@ -314,7 +311,7 @@ fn delete_message(connection: &Connection, message: MessageId) -> Result<bool, F
         "DELETE FROM response WHERE attempt IN (SELECT id FROM attempt WHERE message = ?1)",
         "DELETE FROM attempt WHERE message = ?1",
         "DELETE FROM delivery WHERE message = ?1",
-        "DELETE FROM payload WHERE id = (SELECT payload FROM message WHERE id = ?1)",
+        "DELETE FROM payload WHERE message = ?1 AND id = (SELECT payload FROM message WHERE id = ?1)",
         "DELETE FROM message WHERE id = ?1",
     ] {
         connection.prepare_cached(statement)?.execute([key(&message)])?;

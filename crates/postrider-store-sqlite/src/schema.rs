@@ -1,19 +1,20 @@
 //! Opening the database file: connections with their settings, the SQLite version, migrations, the keyring's check.
 
-use crate::{OpenError, config::Config, data_dir, values};
+use crate::{OpenError, config::Config, data_dir};
 use postrider_model::time::Timestamp;
 use postrider_vault::keyring::Keyring;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig, params};
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// All migrations in order; the schema's version is how many have run.
-pub(crate) const MIGRATIONS: [(&str, &str); 6] = [
+pub(crate) const MIGRATIONS: [(&str, &str); 7] = [
     ("0001_initial", include_str!("../migrations/0001_initial.sql")),
     ("0002_publish", include_str!("../migrations/0002_publish.sql")),
     ("0003_hold", include_str!("../migrations/0003_hold.sql")),
     ("0004_nodes", include_str!("../migrations/0004_nodes.sql")),
     ("0005_row_level_security", include_str!("../migrations/0005_row_level_security.sql")),
     ("0006_event_ids_and_wall", include_str!("../migrations/0006_event_ids_and_wall.sql")),
+    ("0007_payloads_by_expiry", include_str!("../migrations/0007_payloads_by_expiry.sql")),
 ];
 /// How long one connection waits for another; only checkpoints ever make it wait.
 pub(crate) const BUSY: Duration = Duration::from_secs(10);
@@ -197,11 +198,6 @@ pub(crate) fn check_small(connection: &Connection, most_pages: i64) -> Result<()
 #[cfg(test)]
 pub(crate) fn migration_names() -> Vec<&'static str> {
     MIGRATIONS.iter().map(|(name, _)| *name).collect()
-}
-
-/// Payload rows get their numbers from memory, so that accepting asks nothing of the database.
-pub(crate) fn last_payload(connection: &Connection) -> Result<u64, rusqlite::Error> {
-    connection.query_row("SELECT COALESCE(MAX(id), 0) FROM payload", [], |row| row.get(0)).map(values::count)
 }
 
 #[cfg(test)]

@@ -2,13 +2,22 @@
 
 mod place;
 
-use place::{Place, publish, world};
-use postrider_model::{environment::EnvironmentId, signature::SigningSecret};
-use postrider_store::{Store as _, access::Access as _, endpoints::Endpoints as _};
+use place::{Place, claim, publish, success, world};
+use postrider_model::{
+    application::Ref, environment::EnvironmentId, signature::SigningSecret, time::Timestamp,
+};
+use postrider_store::{
+    Store as _,
+    access::Access as _,
+    deliveries::Deliveries as _,
+    endpoints::Endpoints as _,
+    messages::{Messages as _, NewMessage},
+    retention::{Cutoffs, Retention as _},
+};
 use postrider_store_sqlite::{OpenError, SqliteStore};
 use postrider_vault::keyring::Keyring;
 use secrecy::ExposeSecret as _;
-use std::{io::ErrorKind, os::unix::fs::PermissionsExt as _};
+use std::{io::ErrorKind, os::unix::fs::PermissionsExt as _, time::Duration};
 
 /// CLM-9
 #[tokio::test]
@@ -127,13 +136,7 @@ async fn no_file_holds_a_credential_in_clear() {
     let secret = store.signing_secret(&scope, endpoint).await.unwrap().unwrap();
     let canary = secret.to_text().expose_secret().trim_start_matches("whsec_").to_owned();
     store
-        .rotate_signing_secret(
-            &scope,
-            endpoint,
-            SigningSecret::hmac([9; 24]),
-            std::time::Duration::from_mins(1),
-            None,
-        )
+        .rotate_signing_secret(&scope, endpoint, SigningSecret::hmac([9; 24]), Duration::from_mins(1), None)
         .await
         .unwrap();
     let scan = || {
@@ -182,4 +185,61 @@ fn sqlite_is_built_with_our_flags() {
     for flag in ["ENABLE_API_ARMOR", "ENABLE_STAT4"] {
         assert!(!options.iter().any(|option| option == flag), "{flag}: {options:?}");
     }
+}
+
+/// The shape before migration 0007: payloads numbered as they came, with an index of their expiry.
+const NUMBERED_AS_THEY_CAME: &str = "
+    CREATE TABLE older (
+        id         INTEGER PRIMARY KEY,
+        message    BLOB NOT NULL,
+        expires_at INTEGER NOT NULL,
+        body       BLOB NOT NULL
+    ) STRICT;
+    INSERT INTO older (message, expires_at, body)
+        SELECT message.id, message.payload_expires_at, payload.body
+        FROM message JOIN payload ON payload.id = message.payload ORDER BY message.id;
+    UPDATE message SET payload = (SELECT older.id FROM older WHERE older.message = message.id);
+    DROP TABLE payload;
+    ALTER TABLE older RENAME TO payload;
+    CREATE INDEX payload_expiry ON payload (expires_at);
+    PRAGMA user_version = 6;";
+
+/// MIG-1
+#[tokio::test]
+async fn payloads_of_an_older_schema_are_found_and_expire_as_they_were_to() {
+    let place = Place::new();
+    let store = place.open();
+    let scope = world(&*store).await;
+    let mut accepted = Vec::new();
+    for (body, days) in [("{\"n\":1}", 30), ("{\"n\":2}", 5), ("{\"n\":3}", 60)] {
+        let new = NewMessage {
+            payload_lifetime: Some(Duration::from_hours(24 * days)),
+            ..place::message(&scope, bytes::Bytes::from_static(body.as_bytes()))
+        };
+        let message = store.accept(vec![new]).await.pop().unwrap().unwrap().message;
+        accepted.push((message.id, body));
+    }
+    assert!(store.expunge_payload(&scope, accepted[2].0).await.unwrap());
+    store.close().await;
+    place.connection().execute_batch(NUMBERED_AS_THEY_CAME).unwrap();
+
+    let store = place.open();
+    let payload = async |id| {
+        let found = store.message(&scope, &Ref::Id(id)).await.unwrap().unwrap();
+        found.payload.map(|body| String::from_utf8(body.to_vec()).unwrap())
+    };
+    assert_eq!(payload(accepted[0].0).await.as_deref(), Some(accepted[0].1));
+    assert_eq!(payload(accepted[1].0).await.as_deref(), Some(accepted[1].1));
+    assert_eq!(payload(accepted[2].0).await, None);
+    let claimed = claim(&*store, 10).await;
+    let mut sent: Vec<_> = claimed.iter().map(|one| one.payload.to_vec()).collect();
+    sent.sort();
+    assert_eq!(sent, accepted[..2].iter().map(|(_, body)| body.as_bytes().to_vec()).collect::<Vec<_>>());
+    let results = claimed.iter().map(|claimed| success(&*store, claimed)).collect();
+    assert!(store.record(results).await.iter().all(Result::is_ok));
+    let none = Cutoffs { messages: Timestamp::default(), attempts: Timestamp::default() };
+    store.clock().advance(Duration::from_hours(24 * 6));
+    while store.expire(none, 10).await.unwrap().more {}
+    assert_eq!(payload(accepted[1].0).await, None);
+    assert_eq!(payload(accepted[0].0).await.as_deref(), Some(accepted[0].1));
 }

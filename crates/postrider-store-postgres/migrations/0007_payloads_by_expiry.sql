@@ -1,0 +1,1 @@
+-- Nothing here: payloads lie in partitions, with the messages.
