@@ -1,7 +1,13 @@
 //! What the API asks of the engine and of the binary, wired there: they do not know each other.
 
-use postrider_model::{breaker::Breaker, id::EndpointId, time::Timestamp};
+use postrider_model::{
+    breaker::{Breaker, Pause},
+    id::EndpointId,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// Live state of the engine of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,24 +22,59 @@ pub struct Live {
     pub late_permille: u32,
 }
 
-/// How the engine of this node treats an endpoint.
+/// What a breaker lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    /// Everything.
+    Closed,
+    /// Everything, a few deliveries at a time: the endpoint was in trouble a moment ago.
+    Recovering,
+    /// Nothing until the next probe.
+    Open,
+    /// One delivery is out, the probe.
+    HalfOpen,
+}
+
+impl From<Breaker> for BreakerState {
+    fn from(breaker: Breaker) -> Self {
+        match breaker {
+            Breaker::Open(_) => Self::Open,
+            Breaker::HalfOpen(..) => Self::HalfOpen,
+            Breaker::Closed(_) if breaker.is_recovering() => Self::Recovering,
+            Breaker::Closed(_) => Self::Closed,
+        }
+    }
+}
+
+/// How the node that serves an endpoint treats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// Its circuit breaker.
-    pub breaker: Breaker,
+    /// What its circuit breaker lets through.
+    pub state: BreakerState,
+    /// Why and until when nothing is sent, when nothing is.
+    pub pause: Option<Pause>,
     /// Deliveries of it that may run at the same time.
     pub places: usize,
     /// Since when its rate limit has held deliveries back.
     pub throttled_since: Option<Timestamp>,
 }
 
+impl Standing {
+    /// Of an endpoint with this breaker.
+    pub fn of(breaker: Breaker, places: usize, throttled_since: Option<Timestamp>) -> Self {
+        Self { state: breaker.into(), pause: breaker.pause(), places, throttled_since }
+    }
+}
+
 /// Live state of the engine of this node.
+#[async_trait::async_trait]
 pub trait Pulse: Send + Sync + 'static {
     /// The state now.
     fn live(&self) -> Live;
 
-    /// How an endpoint is treated now; `None` on a node that delivers nothing.
-    fn standing(&self, _endpoint: EndpointId) -> Option<Standing> {
+    /// How an endpoint is treated now, whichever node serves it; `None` when that one does not say.
+    async fn standing(&self, _endpoint: EndpointId) -> Option<Standing> {
         None
     }
 }

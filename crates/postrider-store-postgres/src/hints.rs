@@ -9,6 +9,7 @@ use crate::{
     connection::{Connection, Own, Use},
     failure::Failure,
     identity::{NodeId, parse, show},
+    neighbours,
     values::{hex, id_of, key, unhex},
 };
 use postrider_model::{
@@ -66,6 +67,10 @@ pub(crate) enum Heard {
     Shards,
     /// An application published inside of a transaction of its own.
     Outbox,
+    /// Whoever serves the endpoint is asked how it treats it.
+    Asked(u64, EndpointId),
+    /// The answer to the question with this number.
+    Told(u64, String),
     /// Too much to say.
     Everything,
 }
@@ -118,6 +123,22 @@ impl Hints {
     pub(crate) fn shards(&self) {
         self.say(|waiting| {
             waiting.lines.insert("shards".to_owned());
+        });
+    }
+
+    /// Asks the node that serves an endpoint.
+    pub(crate) fn ask(&self, number: u64, endpoint: EndpointId) {
+        let line = format!("ask {number} {}", word(&endpoint));
+        self.say(|waiting| {
+            waiting.lines.insert(line);
+        });
+    }
+
+    /// Answers a question. The answer has no white space.
+    pub(crate) fn tell(&self, number: u64, answer: &str) {
+        let line = format!("tell {number} {answer}");
+        self.say(|waiting| {
+            waiting.lines.insert(line);
         });
     }
 
@@ -260,6 +281,8 @@ fn heard(shared: &Arc<Shared>, text: &str) {
             Some(Heard::Revoked(id)) => shared.memory.api_key_changed(id),
             Some(Heard::Shards) => shared.keeper.hurry(),
             Some(Heard::Outbox) => shared.routing.nudge(),
+            Some(Heard::Asked(number, endpoint)) => neighbours::asked(shared, number, endpoint),
+            Some(Heard::Told(number, answer)) => shared.questions.answered(number, answer),
             Some(Heard::Everything) | None => {
                 shared.memory.all_changed();
                 shared.keeper.look_around();
@@ -300,6 +323,8 @@ fn read(line: &str) -> Option<Heard> {
         }),
         ["shards"] => Heard::Shards,
         ["outbox"] => Heard::Outbox,
+        ["ask", number, endpoint] => Heard::Asked(number.parse().ok()?, id(endpoint)?),
+        ["tell", number, answer] => Heard::Told(number.parse().ok()?, (*answer).to_owned()),
         ["all"] => Heard::Everything,
         _ => return None,
     })
@@ -332,11 +357,15 @@ mod tests {
         let delivery = DeliveryId { message: some(5), endpoint: some(6), generation: 7 };
         hints.ended(delivery);
         hints.shards();
+        hints.ask(u64::MAX, some(8));
+        hints.tell(9, r#"{"places":2}"#);
         let expected = [
             Heard::Changed(some(1)),
+            Heard::Asked(u64::MAX, some(8)),
             Heard::Ended(delivery),
             Heard::Revoked(some(4)),
             Heard::Shards,
+            Heard::Told(9, r#"{"places":2}"#.to_owned()),
             Heard::Work { application: some(1), endpoint: some(2), due: at(5), count: 2 },
         ];
         assert_eq!(heard(&hints), expected);

@@ -47,6 +47,7 @@ mod keeper;
 mod memory;
 mod message_rows;
 mod messages;
+mod neighbours;
 mod open_error;
 #[cfg(test)]
 mod plans;
@@ -112,6 +113,7 @@ pub(crate) struct Shared {
     claimable: Notify,
     in_flight: Arc<InFlight>,
     hints: hints::Hints,
+    questions: neighbours::Questions,
     keeper: Keeper,
     routing: accept::routing::Routing,
     identity: Mutex<Identity>,
@@ -246,6 +248,7 @@ impl PostgresStore {
             claimable: Notify::new(),
             in_flight: Arc::default(),
             hints: hints::Hints::default(),
+            questions: neighbours::Questions::default(),
             keeper: Keeper::new(rand::random()),
             routing: accept::routing::Routing::default(),
             identity: Mutex::new(identity),

@@ -25,6 +25,9 @@ const BUCKETS: [f64; 12] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01
 /// What a probe of a full disk writes: more than the next few results need.
 const PROBE_BYTES: i64 = 64 * 1024;
 
+/// One process has the file.
+impl postrider_store::neighbours::Neighbours for SqliteStore {}
+
 #[async_trait]
 impl Health for SqliteStore {
     async fn check_write(&self) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 //! - one small trait per noun ([`applications`], [`endpoints`], [`event_types`], [`messages`], [`deliveries`],
 //!   [`attempts`], [`access`]), [`retention`], [`health`], [`hold`] and [`backup`]; [`Store`] is all of
 //!   them;
+//! - [`neighbours`]: what a process asks of others that share its database;
 //! - [`Clock`] and [`Ids`], which every backend owns: the time that leases and schedules go by, and ids that grow;
 //! - [`snapshot`]: the bounded memory of endpoint configuration that backends match and send with;
 //! - [`agenda`] and [`set_back`]: what backends decide in memory alike: what is claimed next, what is due again after a clock was set back;
@@ -30,6 +31,7 @@ pub mod hold;
 pub mod idempotency;
 pub mod ids;
 pub mod messages;
+pub mod neighbours;
 pub mod page;
 pub mod retention;
 pub mod set_back;
@@ -54,6 +56,7 @@ pub trait Store:
     + health::Health
     + hold::Holding
     + backup::Backups
+    + neighbours::Neighbours
 {
     /// The clock that schedules and leases go by.
     fn clock(&self) -> &Clock;

@@ -7,6 +7,7 @@
 //! - [`listener`]: the API's socket: limits, TLS, proxies, graceful end;
 //! - [`admin`] and [`local`]: the administration of a database, also of a running server's, and the client for it;
 //! - [`metrics`]: what Prometheus sees of this node;
+//! - `standing`: how nodes tell each other how they treat an endpoint;
 //! - [`dev`]: what `--dev` adds; [`demo`]: the guided tour; [`inbox`]: the receiver of both;
 //! - [`logging`], [`failure`]: what the operator reads; [`process`]: what the system is asked for.
 //!
@@ -26,6 +27,7 @@ pub mod logging;
 pub mod metrics;
 pub mod node;
 pub mod process;
+mod standing;
 
 /// The OpenAPI document of the API, as JSON.
 pub fn openapi_document() -> String {

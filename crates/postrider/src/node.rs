@@ -9,6 +9,7 @@ use crate::{
     failure::Failure,
     listener::{Listener, Transport},
     metrics::Metrics,
+    standing,
 };
 use postrider_api::{Api, ApiState, ports};
 use postrider_engine::Engine;
@@ -84,21 +85,32 @@ impl Drop for Threads {
     }
 }
 
-struct Pulse(Option<Arc<Engine>>);
+struct Pulse {
+    engine: Option<Arc<Engine>>,
+    store: Arc<dyn Store>,
+}
 
+/// As the API shows it.
+fn treated(engine: &Engine, endpoint: EndpointId) -> ports::Standing {
+    let postrider_engine::Standing { breaker, places, throttled_since } = engine.standing(endpoint);
+    ports::Standing::of(breaker, places, throttled_since)
+}
+
+#[async_trait::async_trait]
 impl ports::Pulse for Pulse {
     fn live(&self) -> ports::Live {
         // Without an engine nothing runs here, and nothing stands still.
-        let Some(engine) = &self.0 else { return ports::Live::default() };
+        let Some(engine) = &self.engine else { return ports::Live::default() };
         let postrider_engine::Live { in_flight, since_last_round, first_attempts, late_permille } =
             engine.live();
         ports::Live { in_flight, since_last_round, first_attempts, late_permille }
     }
 
-    fn standing(&self, endpoint: EndpointId) -> Option<ports::Standing> {
-        let postrider_engine::Standing { breaker, places, throttled_since } =
-            self.0.as_ref()?.standing(endpoint);
-        Some(ports::Standing { breaker, places, throttled_since })
+    async fn standing(&self, endpoint: EndpointId) -> Option<ports::Standing> {
+        match &self.engine {
+            Some(engine) if self.store.serves(endpoint) => Some(treated(engine, endpoint)),
+            _ => standing::read(&self.store.ask(endpoint).await?),
+        }
     }
 }
 
@@ -188,7 +200,7 @@ impl Node {
 
     /// Asks the engine how it is, for tests.
     pub fn live(&self) -> impl Fn() -> ports::Live + Send + Sync + use<> {
-        let pulse = Pulse(self.engine.clone());
+        let pulse = Pulse { engine: self.engine.clone(), store: Arc::clone(&self.store) };
         move || ports::Pulse::live(&pulse)
     }
 
@@ -232,7 +244,14 @@ fn router(
     config: postrider_api::Config,
     whole: bool,
 ) -> Api {
-    let pulse = Arc::new(Pulse(engine.cloned()));
+    if let Some(engine) = engine {
+        // The store outlives the engine, which has it.
+        let engine = Arc::downgrade(engine);
+        store.tell_with(Arc::new(move |endpoint| {
+            standing::write(&treated(engine.upgrade()?.as_ref(), endpoint))
+        }));
+    }
+    let pulse = Arc::new(Pulse { engine: engine.cloned(), store: Arc::clone(store) });
     let port: Arc<dyn ports::Metrics> = Arc::<Metrics>::clone(metrics);
     let state = ApiState::new(Arc::clone(store), pulse, port, Arc::new(config));
     metrics.watch(Arc::clone(&state.admission));

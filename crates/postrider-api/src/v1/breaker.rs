@@ -1,33 +1,19 @@
-//! The circuit breaker of an endpoint, as it stands on this node.
+//! The circuit breaker of an endpoint, as it stands on the node that serves it.
 
 use crate::{
     error::{ApiError, Errors},
-    ports::Standing,
+    ports::{BreakerState, Standing},
     scope::{EndpointPath, InEndpoint},
     state::ApiState,
 };
 use axum::{Json, extract::State};
-use postrider_model::{breaker::Breaker, id::EndpointId, time::Timestamp};
+use postrider_model::{id::EndpointId, time::Timestamp};
 use serde::Serialize;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// When to ask again on a node that cannot tell.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
-
-/// What a breaker lets through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum BreakerState {
-    /// Everything.
-    Closed,
-    /// Everything, a few deliveries at a time: the endpoint was in trouble a moment ago.
-    Recovering,
-    /// Nothing until the next probe.
-    Open,
-    /// One delivery is out, the probe.
-    HalfOpen,
-}
+/// When to ask again when nobody could tell.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The circuit breaker of an endpoint.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -55,7 +41,8 @@ pub(crate) struct BreakerOut {
 /// Get the circuit breaker of an endpoint
 ///
 /// An endpoint that is in trouble is left alone for a while; its deliveries wait, and no attempt of them is counted. This
-/// is the state on the node that answers; it is kept in memory. A node that delivers nothing answers 503.
+/// state is kept in memory, by the node that serves the endpoint; whichever node is asked asks that one. 503 when it does
+/// not answer.
 #[utoipa::path(
     get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/breaker", tag = "Endpoint",
     operation_id = "v1.endpoint.get-breaker",
@@ -66,14 +53,15 @@ pub(crate) async fn get(
     State(state): State<ApiState>,
     within: InEndpoint,
 ) -> Result<Json<BreakerOut>, ApiError> {
-    Ok(Json(BreakerOut::of(&standing(&state, within.endpoint.id)?)))
+    Ok(Json(BreakerOut::of(&standing(&state, within.endpoint.id).await?)))
 }
 
-/// How this node treats an endpoint, or 503 on a node that delivers nothing.
-pub(crate) fn standing(state: &ApiState, endpoint: EndpointId) -> Result<Standing, ApiError> {
-    state.pulse.standing(endpoint).ok_or_else(|| {
+/// How the node that serves an endpoint treats it, or 503.
+pub(crate) async fn standing(state: &ApiState, endpoint: EndpointId) -> Result<Standing, ApiError> {
+    state.pulse.standing(endpoint).await.ok_or_else(|| {
         ApiError::unavailable(
-            "this node delivers nothing and cannot tell how its endpoints stand; ask one that delivers",
+            "the node that delivers to this endpoint did not say how it stands (nodes must hear each other, which they \
+             cannot behind a pooler in transaction mode): ask again, or ask a node that delivers to it",
             ASK_AGAIN,
         )
     })
@@ -81,13 +69,7 @@ pub(crate) fn standing(state: &ApiState, endpoint: EndpointId) -> Result<Standin
 
 impl BreakerOut {
     fn of(standing: &Standing) -> Self {
-        let state = match standing.breaker {
-            Breaker::Open(_) => BreakerState::Open,
-            Breaker::HalfOpen(..) => BreakerState::HalfOpen,
-            Breaker::Closed(_) if standing.breaker.is_recovering() => BreakerState::Recovering,
-            Breaker::Closed(_) => BreakerState::Closed,
-        };
-        let pause = standing.breaker.pause();
+        let Standing { state, pause, .. } = *standing;
         let time = |at: Timestamp| at.to_rfc3339();
         Self {
             state,
@@ -103,12 +85,11 @@ impl BreakerOut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postrider_model::breaker::{Finding, Trouble};
+    use postrider_model::breaker::{Breaker, Finding, Trouble};
     use serde_json::json;
 
     fn shown(breaker: Breaker) -> serde_json::Value {
-        serde_json::to_value(BreakerOut::of(&Standing { breaker, places: 10, throttled_since: None }))
-            .unwrap()
+        serde_json::to_value(BreakerOut::of(&Standing::of(breaker, 10, None))).unwrap()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Whether an endpoint's rate limit holds deliveries back at present, on this node.
+//! Whether an endpoint's rate limit holds deliveries back at present, on the node that serves it.
 
 use super::breaker::standing;
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) struct EndpointThrottleRateStatusOut {
 /// Get what the rate limit of an endpoint does
 ///
 /// `RateLimited` while deliveries to the endpoint have to wait for its `throttleRate`, or for that of its application. This
-/// is the state on the node that answers. A node that delivers nothing answers 503.
+/// is the state on the node that serves the endpoint, whichever is asked. 503 when it does not answer.
 #[utoipa::path(
     get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/rate-limit-status", tag = "Endpoint",
     operation_id = "v1.endpoint.get-throttling-status",
@@ -46,7 +46,7 @@ pub(crate) async fn get(
     State(state): State<ApiState>,
     within: InEndpoint,
 ) -> Result<Json<EndpointThrottleRateStatusOut>, ApiError> {
-    let since = standing(&state, within.endpoint.id)?.throttled_since;
+    let since = standing(&state, within.endpoint.id).await?.throttled_since;
     Ok(Json(EndpointThrottleRateStatusOut {
         status: match since {
             Some(_) => EndpointRateLimitStatus::RateLimited,

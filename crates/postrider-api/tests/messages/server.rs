@@ -71,13 +71,14 @@ pub(crate) struct Tenant {
 
 struct Quiet;
 
+#[async_trait::async_trait]
 impl Pulse for Quiet {
     fn live(&self) -> Live {
         Live::default()
     }
 
-    fn standing(&self, _: EndpointId) -> Option<Standing> {
-        Some(Standing { breaker: Breaker::default(), places: 10, throttled_since: None })
+    async fn standing(&self, _: EndpointId) -> Option<Standing> {
+        Some(Standing::of(Breaker::default(), 10, None))
     }
 }
 

@@ -11,10 +11,12 @@ use postrider_store::{
     StoreError,
     backup::Backups,
     hold::{Decision, Fate, Hold, Holding, Place, Step, is_on, put_on, taken_off},
+    neighbours::Neighbours,
 };
 use std::collections::BTreeMap;
 
 impl Backups for ModelStore {}
+impl Neighbours for ModelStore {}
 
 #[async_trait]
 impl Holding for ModelStore {
