@@ -314,7 +314,7 @@ fn takes_name(known: &mut look::Known, application: ApplicationId, event_id: Opt
 async fn try_commit(shared: &Shared, own: &mut Own, items: &[&Matched]) -> Result<Vec<Answer>, Failure> {
     let mut connection = own.get().await?;
     let now = shared.clock.now();
-    let mut known = look::look(connection, items, now).await?;
+    let mut known = look::look(connection, items, now, shared.routing.beside()).await?;
     let plans = plan(shared, items, &mut known, now);
     let deliveries = deliveries(items, &plans, now);
     let begun = Commits::timer();

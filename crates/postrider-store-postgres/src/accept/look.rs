@@ -60,13 +60,12 @@ const UNDECIDED: &str = "SELECT wanted.application, wanted.event_id
      FROM unnest($1::bytea[], $2::text[]) AS wanted (application, event_id)
      WHERE NOT pg_try_advisory_xact_lock_shared($3, hashtext(wanted.event_id) # hashtext(encode(wanted.application, 'hex')))";
 
-/// Who looks.
+/// Whether transactions that publish may commit at the same time with the same event ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Looks {
-    /// Who has accepted nothing yet, and may refuse.
-    Request,
-    /// Who makes messages of what has committed.
-    Routing,
+pub(super) enum Beside {
+    Transactions,
+    /// Nobody may publish in transactions; or what is looked at came from there, and has its event ids.
+    Nobody,
 }
 
 /// Begins the transaction, takes the locks and looks, in one round trip.
@@ -74,12 +73,13 @@ pub(super) async fn look(
     connection: &Connection,
     items: &[&Matched],
     now: Timestamp,
+    beside: Beside,
 ) -> Result<Known, Failure> {
     // Of other environments than those of the batch, nothing is seen.
     let environments: BTreeSet<&str> =
         items.iter().map(|item| item.message.scope.environment.as_str()).collect();
     connection.see(&environments.into_iter().collect::<Vec<_>>().join(","));
-    look_after(connection, "BEGIN", items, now, Looks::Request).await
+    look_after(connection, "BEGIN", items, now, beside).await
 }
 
 /// The same after this statement: in a transaction that has begun, none.
@@ -88,7 +88,7 @@ pub(super) async fn look_after(
     first: &str,
     items: &[&Matched],
     now: Timestamp,
-    looks: Looks,
+    beside: Beside,
 ) -> Result<Known, Failure> {
     let (lock_shared, versions) = (connection.prepare(LOCK).await?, connection.prepare(VERSIONS).await?);
     let (keys, event_ids) = (connection.prepare(KEYS).await?, connection.prepare(EVENT_IDS).await?);
@@ -111,7 +111,7 @@ pub(super) async fn look_after(
     let key_values: [&(dyn ToSql + Sync); 3] = [&environments, &digests, &time];
     let name_values: [&(dyn ToSql + Sync); 2] = [&owners, &names];
     let try_values: [&(dyn ToSql + Sync); 3] = [&owners, &names, &lock::EVENT_ID];
-    let tries = looks == Looks::Request && !names.is_empty();
+    let tries = beside == Beside::Transactions && !names.is_empty();
     let asked = future::join5(
         client.batch_execute(first),
         client.query(&lock_shared, &lock_values),

@@ -6,7 +6,7 @@
 //! transactions commit in any order. A row that cannot be routed is set aside with the reason and keeps nobody waiting.
 
 use super::{
-    COMMIT_BYTES, Match, Matched, Plan, TRIES, deliveries, look, look::Looks, matching, takes_name, write,
+    COMMIT_BYTES, Match, Matched, Plan, TRIES, deliveries, look, look::Beside, matching, takes_name, write,
 };
 use crate::{
     Shared,
@@ -34,7 +34,7 @@ use postrider_store::{
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -78,6 +78,8 @@ const FORGET: &str = "DELETE FROM publish_key WHERE (environment, digest) IN
 #[derive(Default)]
 pub(crate) struct Routing {
     wake: Notify,
+    /// No role may publish, as of the last look; a node that does not look does not know.
+    unused: AtomicBool,
     pub(crate) counts: Counts,
 }
 
@@ -95,6 +97,11 @@ fn add(count: &AtomicU64, more: usize) {
 }
 
 impl Routing {
+    /// May transactions publish while a request does?
+    pub(super) fn beside(&self) -> Beside {
+        if self.unused.load(Ordering::Relaxed) { Beside::Nobody } else { Beside::Transactions }
+    }
+
     /// Something may wait.
     pub(crate) fn nudge(&self) {
         self.wake.notify_one();
@@ -146,6 +153,7 @@ async fn round(shared: &Arc<Shared>, own: &mut Own, pace: &mut Pace) -> Result<D
     let looked = begun.elapsed();
     let Some(row) = row else { return Ok(QUIET) };
     let (waits, used): (bool, bool) = (at(&row, 0)?, at(&row, 1)?);
+    shared.routing.unused.store(!used, Ordering::Relaxed);
     if waits {
         pace.found = Some(Instant::now());
         while !shared.is_closed() && some(shared, own, pace).await? {}
@@ -269,7 +277,7 @@ async fn matched(
         }
         published = there;
         let all: Vec<&Matched> = items.iter().collect();
-        let known = look::look_after(connection, "", &all, shared.clock.now(), Looks::Routing).await?;
+        let known = look::look_after(connection, "", &all, shared.clock.now(), Beside::Nobody).await?;
         let mut current = true;
         for item in &items {
             let application = item.message.scope.application;
