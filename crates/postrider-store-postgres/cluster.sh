@@ -6,6 +6,7 @@
 #
 # Line 1: URL over the socket in the directory, which only this user (and root) can enter.
 # Line 2: URL over TCP on 127.0.0.1, with a password.
+# Line 3, when POSTRIDER_CLUSTER_OWNER is set: URL of an empty database as the ordinary role that owns it.
 set -eu
 
 bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || true)
@@ -77,6 +78,14 @@ while :; do
     port=$((port + 1))
 done
 socket=$(printf '%s' "$dir" | sed 's|/|%2F|g')
-echo "postgres://postgres@$socket:$port/postgres"
-echo "postgres://postgres:$password@127.0.0.1:$port/postgres"
+owned=
+if [ -n "${POSTRIDER_CLUSTER_OWNER:-}" ]; then
+    "$bin/psql" -qX -h "$dir" -p "$port" -U postgres -d postgres -c "CREATE ROLE postrider LOGIN" \
+        -c "CREATE DATABASE postrider OWNER postrider"
+    owned="postgres://postrider@$socket:$port/postrider
+"
+fi
+# At once: who has read the lines that it wants may close the pipe.
+printf '%s\n%s\n%s' "postgres://postgres@$socket:$port/postgres" \
+    "postgres://postgres:$password@127.0.0.1:$port/postgres" "$owned"
 cat >/dev/null

@@ -9,7 +9,7 @@ use std::{
 
 /// A running cluster.
 pub(crate) struct Cluster {
-    /// Of an empty database.
+    /// Of an empty database, as the ordinary role that owns it: the wall between environments stands for it.
     pub(crate) url: String,
     /// Its standard input is what keeps the cluster.
     keeper: Child,
@@ -21,14 +21,14 @@ impl Cluster {
         let script = root.join("crates/postrider-store-postgres/cluster.sh");
         let mut keeper = Command::new("sh")
             .arg(&script)
+            .env("POSTRIDER_CLUSTER_OWNER", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot run {}", script.display()))?;
         let output = keeper.stdout.take().context("the cluster's output")?;
-        let mut url = String::new();
-        BufReader::new(output).read_line(&mut url)?;
-        let cluster = Self { url: url.trim().to_owned(), keeper };
+        let url = BufReader::new(output).lines().nth(2).transpose()?.unwrap_or_default();
+        let cluster = Self { url, keeper };
         anyhow::ensure!(!cluster.url.is_empty(), "the PostgreSQL cluster did not start");
         Ok(cluster)
     }
