@@ -129,6 +129,7 @@ mod tests {
         // A build waits for transactions that see the table as it was; there it is killed.
         for (hold, cut) in [("probe", 1), ("attempt_rest", 2)] {
             let other = place.client().await.unwrap();
+            let holder: i32 = other.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
             other
                 .batch_execute(&format!("BEGIN; LOCK TABLE postrider.{hold} IN ROW EXCLUSIVE MODE"))
                 .await
@@ -136,10 +137,12 @@ mod tests {
             let builder = connect(&place).await;
             let build = tokio::spawn(async move { build(&builder, false, SOME).await });
             let client = place.client().await.unwrap();
+            // Builds wait for a moment for this very look, too.
             let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock' AND datname = current_database()";
+                WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND $1 = ANY (pg_blocking_pids(pid))
+                    AND datname = current_database()";
             let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-            while client.query(kill, &[]).await.unwrap().is_empty() {
+            while client.query(kill, &[&holder]).await.unwrap().is_empty() {
                 assert!(tokio::time::Instant::now() < until && !build.is_finished(), "it waits");
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
