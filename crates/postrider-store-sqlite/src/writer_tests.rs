@@ -92,11 +92,15 @@ async fn an_operation_of_the_hot_path_that_fails_halfway_takes_its_batch_along_a
     let store = open(&folder);
     let release = hold(&store).await;
     let good = submit(&store.shared, Isolation::Own, |work| insert(work, 1)).await.unwrap();
+    let (begun, begins) = oneshot::channel();
     let halfway = submit(&store.shared, Isolation::Shared, |work| -> Result<(), Failure> {
         insert(work, 2)?;
+        let _ = begun.send(());
         panic!("a defect")
     });
     let halfway = halfway.await.unwrap();
+    // A writer that was slow to wake up would leave it to the next batch.
+    begins.await.unwrap();
     drop(release);
     assert!(answered(good).await.is_err());
     assert!(answered(halfway).await.is_err());
