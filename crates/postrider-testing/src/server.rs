@@ -288,8 +288,10 @@ impl TestServer {
 
     async fn again(self, change: impl FnOnce(&mut Config)) -> Self {
         let (mut config, own) = (self.config.clone(), self.own.clone());
-        // Every handle of the store goes, and with the last one its lock.
+        // Every handle of the store goes, and with the last one its lock: that of a delivery's task perhaps a moment later,
+        // since nobody waits for the engine's threads.
         drop(self);
+        unlocked(&config.server.data_dir.join("lock")).await;
         change(&mut config);
         Self::boot(config, own).await
     }
@@ -401,5 +403,15 @@ impl Own {
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.cut();
+    }
+}
+
+/// Waits until nobody locks a file, if there is one.
+async fn unlocked(path: &Path) {
+    let Ok(file) = std::fs::File::open(path) else { return };
+    let begun = tokio::time::Instant::now();
+    while file.try_lock().is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the server that ended keeps {}", path.display());
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
